@@ -75,8 +75,8 @@ def aggregate(weights, values, mask):
 
 
 MODES = [
-    ("G01", "arXiv 2503.14476 eq. 8 (token mean)", {"aggregation": "token_mean"}),
-    ("G02", "arXiv 2503.14476 eq. 8, count of the global batch", {"aggregation": "token_mean_global", "denominator": 37}),
+    ("G01", "arXiv 2503.14476 (token mean)", {"aggregation": "token_mean"}),
+    ("G02", "arXiv 2503.14476, count of the global batch", {"aggregation": "token_mean_global", "denominator": 37}),
     ("G03", "arXiv 2402.03300 eq. 3", {"aggregation": "sequence_mean_token_mean", "count_empty": 0}),
     ("G03", "arXiv 2402.03300 eq. 3", {"aggregation": "sequence_mean_token_mean", "count_empty": 1}),
     ("G04", "mean over sequences of token sums", {"aggregation": "sequence_mean_token_sum", "count_empty": 0}),
