@@ -1,0 +1,10 @@
+// The door: everything of grpo that needs only the standard library and a CPU.
+// SIMD packs, threads and adapters for other libraries are headers of their own under grpo/exec and grpo/adapt.
+#pragma once
+
+#include <grpo/exec/serial.hpp>
+#include <grpo/fold.hpp>
+#include <grpo/objective.hpp>
+#include <grpo/scalar.hpp>
+#include <grpo/shape.hpp>
+#include <grpo/term.hpp>

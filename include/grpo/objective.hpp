@@ -1,0 +1,159 @@
+// Objectives: a loss is term × aggregation, evaluated over a batch by an executor.
+//
+//   const grpo::objective loss{grpo::clipped{.low = 0.2, .high = 0.28} + 0.04 * grpo::kl{}, grpo::aggregation::token_mean()};
+//   const double n = loss.over.denominator(grpo::count(shape));
+//   const auto r = grpo::evaluate(exec, loss, batch, n, grpo::d_logp(gradient));
+//   r.loss(n); r.nonfinite; r.first_nonfinite;
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include <grpo/detail/check.hpp>
+#include <grpo/detail/config.hpp>
+#include <grpo/objective/aggregation.hpp>
+#include <grpo/objective/batch.hpp>
+#include <grpo/objective/diagnostics.hpp>
+#include <grpo/objective/rows.hpp>
+#include <grpo/shape.hpp>
+#include <grpo/term.hpp>
+
+namespace grpo::inline v0 {
+
+// How a loss is made: the token loss, how tokens are weighed, and what an active non-finite token does.
+template <term Term, bool Diagnosed = false>
+struct objective {
+    Term term;
+    aggregation over;
+    nonfinite policy = nonfinite::report;
+
+    // The same loss with loss_result::metrics filled in the same pass.
+    objective<Term, true> diagnosed() const { return {term, over, policy}; }
+};
+template <term Term>
+objective(const Term&, aggregation) -> objective<Term>;
+template <term Term>
+objective(const Term&, aggregation, nonfinite) -> objective<Term>;
+
+// Sums of a loss. Results of parts of a batch belong together through accumulate(), which continues the fold row by row:
+// any split into consecutive micro-batches gives the same bits.
+struct loss_result {
+    double sum = 0;                     // Σ_i c_i Σ_t m x
+    double weight = 0;                  // Σ_i w_i
+    totals count;                       // rows, rows with active tokens, active tokens
+    std::int64_t nonfinite = 0;         // active tokens with a NaN or infinite input
+    std::int64_t first_nonfinite = -1;  // flat index of the first of them (in the part where it occurred), or -1
+    diagnostics metrics;                // filled by objective::diagnosed()
+
+    // The loss for a denominator that was given, or for the weight of what was seen; 0 where that is 0 (R1.18).
+    double loss(double denominator) const { return denominator > 0 ? sum / denominator : 0.0; }
+    double loss() const { return loss(weight); }
+
+    // One more row: the rows' order is the order of the additions.
+    template <int Sums, int Maxima>
+    void add(const detail::row_result<Sums, Maxima>& row, int metrics_at) {
+        if (row.length > 0) {
+            sum += row.coefficient * row.sum[0];
+            if (Maxima > 0) {
+                detail::add_row(metrics, row.sum + metrics_at, row.maximum, row.coefficient,
+                                static_cast<double>(row.length));
+            }
+        }
+        weight += row.weight;
+        count.sequences += 1;
+        count.nonempty += row.length > 0 ? 1 : 0;
+        count.tokens += row.length;
+        nonfinite += static_cast<std::int64_t>(row.sum[2]);
+        if (first_nonfinite < 0 && row.first != detail::no_index) first_nonfinite = row.first;
+    }
+};
+
+namespace detail {
+
+template <class Term, class Batch>
+consteval void check_inputs() {
+    constexpr unsigned missing = Term::needs & ~Batch::has;
+    static_assert(!(missing & input::logp::bit), "grpo: this term needs logp: add grpo::logp(...) to the batch");
+    static_assert(!(missing & input::logp_old::bit),
+                  "grpo: this term needs logp_old: add grpo::logp_old(...) to the batch, or use on_policy, whose ratio is 1");
+    static_assert(!(missing & input::logp_ref::bit),
+                  "grpo: this term needs logp_ref (a KL term does): add grpo::logp_ref(...) to the batch, or drop the term");
+    static_assert(!(missing & input::logp_rollout::bit),
+                  "grpo: this term needs logp_rollout: add grpo::logp_rollout(...) to the batch");
+    static_assert(!(missing & input::advantage::bit),
+                  "grpo: this term needs advantage: add grpo::advantage(by_sequence(...)) or grpo::advantage(by_token(...))");
+    static_assert(!(missing & input::entropy::bit),
+                  "grpo: this term needs entropy: add grpo::entropy(...) to the batch, or drop the entropy bonus");
+    static_assert(!(missing & input::weight::bit),
+                  "grpo: this term needs weight: add grpo::weight(...) (see correction.hpp), or drop rollout_weighted");
+    static_assert(missing == 0, "grpo: this term needs an input that the batch lacks: see the term's `needs`");
+}
+
+template <class Output>
+problem validate_output(const Output& o, std::int64_t extent, const char* function) {
+    if (o.data.size() != extent) {
+        return complain(function, Output::tag::name, "gradient has %lld entries, but the batch has %lld positions",
+                        static_cast<long long>(o.data.size()), static_cast<long long>(extent));
+    }
+    return null_pointer(function, Output::tag::name, o.data.data(), o.data.size());
+}
+
+// The checks, then the rows. Diagnostics look at every observable input that the batch has and that is not null.
+template <bool Diagnosed, class Term, class Exec, class Batch, class... Outputs>
+problem run(loss_result& onto, Exec&& exec, const Term& term, const aggregation& over, nonfinite policy,
+            const Batch& b, double denominator, const char* function, const Outputs&... outputs) {
+    const problem p = first_of(b.validate(function, Term::needs), over.validate(function, b.layout.rows()),
+                               validate_output(outputs, b.layout.extent(), function)...);
+    if (p) return p;
+    using body = loss_rows<Term, Batch, output_set<Outputs...>, Diagnosed>;
+    const double scale = denominator > 0 ? 1.0 / denominator : 0.0;
+    const body rows{term, b, output_set<Outputs...>(outputs...), over, scale, policy};
+    exec.fold(b.layout.rows(), onto, rows,
+              [](loss_result& total, const typename body::result& row) { total.add(row, body::at_metrics); });
+    return {};
+}
+
+}  // namespace detail
+
+// Continues `total` with the rows of this batch, in order. Everything else as evaluate(); nothing is thrown and nothing
+// written if the returned problem is one.
+template <class Exec, class Term, bool Diagnosed, class Batch, class... Outputs>
+problem try_accumulate(loss_result& total, Exec&& exec, const objective<Term, Diagnosed>& loss, const Batch& b,
+                       double denominator, const Outputs&... outputs) {
+    constexpr const char* function = "evaluate";
+    detail::check_inputs<Term, Batch>();
+    if (!(denominator >= 0) || detail::is_nonfinite(denominator)) {
+        return detail::complain(function, "denominator", "is %g, but must be finite and at least %g", denominator, 0.0);
+    }
+    if (const problem p = detail::validate_term(loss.term, function)) return p;
+    return detail::reduced(loss.term, [&](const auto& term) {
+        return detail::run<Diagnosed>(total, exec, term, loss.over, loss.policy, b, denominator, function, outputs...);
+    });
+}
+
+// Evaluates a loss and its gradient over a batch: one pass over memory (three if the term couples the tokens of a
+// sequence), no allocation.
+//
+//   exec         grpo::serial{}, threads, simd, ...: who walks the rows
+//   batch        shape and inputs; inputs the term does not need are not read, and neither are those of a term whose
+//                scale is 0
+//   denominator  what the loss and the gradient are divided by, e.g. loss.over.denominator(totals of the global batch)
+//   outputs      d_logp(g), d_entropy(g), d_values(g): where derivatives go; none for the value alone. d_logp may alias
+//                a per-token input unless the term has statistics.
+//
+// Errors: grpo::error for sizes that do not fit, null pointers, hyper-parameters out of range; nothing is written then.
+template <class Exec, class Term, bool Diagnosed, class Batch, class... Outputs>
+void accumulate(loss_result& total, Exec&& exec, const objective<Term, Diagnosed>& loss, const Batch& b,
+                double denominator, const Outputs&... outputs) {
+    detail::require(try_accumulate(total, exec, loss, b, denominator, outputs...));
+}
+
+template <class Exec, class Term, bool Diagnosed, class Batch, class... Outputs>
+[[nodiscard]] loss_result evaluate(Exec&& exec, const objective<Term, Diagnosed>& loss, const Batch& b,
+                                   double denominator, const Outputs&... outputs) {
+    loss_result total;
+    accumulate(total, exec, loss, b, denominator, outputs...);
+    return total;
+}
+
+}  // namespace grpo::inline v0

@@ -1,0 +1,133 @@
+// A batch: a shape and the arrays over it, each under the name of the input it is.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <type_traits>
+
+#include <grpo/detail/check.hpp>
+#include <grpo/scalar.hpp>
+#include <grpo/shape.hpp>
+#include <grpo/term/compose.hpp>
+
+namespace grpo::inline v0 {
+
+namespace detail {
+
+template <class T>
+inline constexpr bool is_field = false;
+template <class Tag, class T, bool BySequence>
+inline constexpr bool is_field<field<Tag, T, BySequence>> = true;
+
+template <class Tag, class T, bool BySequence>
+constexpr bool by_sequence_v(const field<Tag, T, BySequence>*) {
+    return BySequence;
+}
+
+// Non-finite by bit pattern: survives -ffast-math, where x != x folds to false (R1.44).
+GRPO_HD inline bool is_nonfinite(float x) {
+    return (__builtin_bit_cast(std::uint32_t, x) & 0x7f800000u) == 0x7f800000u;
+}
+GRPO_HD inline bool is_nonfinite(double x) {
+    return (__builtin_bit_cast(std::uint64_t, x) & 0x7ff0000000000000u) == 0x7ff0000000000000u;
+}
+template <class V>
+    requires(scalar_traits<V>::lanes > 1)
+mask_t<V> is_nonfinite(const V& x) {
+    return scalar_traits<V>::nonfinite(x);
+}
+
+// How many inputs of a set are numbered below `bit`: the slope's place among the differentiable ones.
+constexpr int slot(unsigned set, unsigned bit) {
+    int n = 0;
+    for (unsigned b = 1; b != 0 && b < bit; b <<= 1) n += (set & b) != 0 ? 1 : 0;
+    return n;
+}
+
+}  // namespace detail
+
+template <shape Shape, class... Fields>
+    requires(detail::is_field<Fields> && ...)
+struct batch : Fields... {
+    Shape layout;
+
+    static constexpr unsigned has = (0u | ... | Fields::tag::bit);
+    static constexpr unsigned differentiable = (0u | ... | (Fields::tag::differentiable ? Fields::tag::bit : 0u));
+    // Terms are computed in float, or in double as soon as one input is double.
+    using compute = std::conditional_t<(std::same_as<typename Fields::storage, double> || ...), double, float>;
+
+    explicit batch(const Shape& s, const Fields&... fields) : Fields(fields)..., layout(s) {}
+
+    // Fills the record's fields in `Used` from the position. Differentiable ones become variables if Record's scalar
+    // carries derivatives. `probe` becomes non-finite if any of them is. Fields in `Optional` may be null and are then 0.
+    template <unsigned Used, unsigned Optional = 0, class V, class Record>
+    GRPO_HD void read(cursor<V> at, std::int64_t row, Record& record, V& probe) const {
+        (read_field<Used, Optional, V, Record, Fields>(at, row, record, probe), ...);
+    }
+
+    // The inputs whose pointer is not null: what diagnostics may look at beyond what the term needs.
+    GRPO_HD unsigned present() const {
+        return (0u | ... | (static_cast<const Fields&>(*this).data.data() != nullptr ? Fields::tag::bit : 0u));
+    }
+
+    // Null pointers and sizes of the inputs in `used`.
+    problem validate(const char* function, unsigned used) const {
+        problem p = layout.validate(function);
+        ((p ? void() : void(p = validate_field<Fields>(function, used))), ...);
+        return p;
+    }
+
+private:
+    template <unsigned Used, unsigned Optional, class V, class Record, class Field>
+    GRPO_HD void read_field(cursor<V> at, std::int64_t row, Record& record, V& probe) const {
+        using tag = typename Field::tag;
+        if constexpr ((Used & tag::bit) != 0) {
+            const auto* data = static_cast<const Field&>(*this).data.data();
+            V x(constant<V>(0));
+            if constexpr ((Optional & tag::bit) != 0) {
+                if (data == nullptr) return;
+            }
+            if constexpr (detail::by_sequence_v(static_cast<const Field*>(nullptr))) {
+                x = V(static_cast<element_t<V>>(data[row]));
+            } else {
+                x = at.load(data);
+            }
+            probe = probe + x;
+            auto& place = tag::of(record);
+            using S = std::remove_reference_t<decltype(place)>;
+            if constexpr (tag::differentiable && detail::differentiable<S>) {
+                place = S::variable(x, detail::slot(Used & differentiable, tag::bit));
+            } else {
+                place = S(x);
+            }
+        }
+    }
+
+    template <class Field>
+    problem validate_field(const char* function, unsigned used) const {
+        if ((used & Field::tag::bit) == 0) return {};
+        const auto& data = static_cast<const Field&>(*this).data;
+        constexpr bool rows = detail::by_sequence_v(static_cast<const Field*>(nullptr));
+        if (const problem p = detail::wrong_size(function, Field::tag::name, data.size(),
+                                                 rows ? layout.rows() : layout.extent(),
+                                                 rows ? "sequences" : "positions")) {
+            return p;
+        }
+        return detail::null_pointer(function, Field::tag::name, data.data(), data.size());
+    }
+};
+
+namespace detail {
+template <class Batch>
+struct record_of;
+template <class Shape, class First, class... Fields>
+struct record_of<batch<Shape, First, Fields...>> {
+    template <class S>
+    using type = typename First::tag::template record<S>;
+};
+}  // namespace detail
+
+template <class Shape, class... Fields>
+batch(const Shape&, const Fields&...) -> batch<Shape, Fields...>;
+
+}  // namespace grpo::inline v0

@@ -1,0 +1,276 @@
+// The one engine: what happens to one row (sequence), for any term, any batch, any executor.
+//
+//   1. if the term couples the tokens of a sequence: Σ_t g(x_t), the statistics
+//   2. every active token: the term on a dual number; value into the sums, slopes times the row's weight out
+//   3. if it couples: the rest of the exact gradient, (Σ_u ∂f_u/∂S) g'(x_t)
+//
+// A body is executed by every lane of a team; only the team's verbs (fold, each) hand out positions.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include <grpo/detail/config.hpp>
+#include <grpo/fold.hpp>
+#include <grpo/objective/aggregation.hpp>
+#include <grpo/objective/batch.hpp>
+#include <grpo/objective/diagnostics.hpp>
+#include <grpo/term/compose.hpp>
+
+namespace grpo::inline v0 {
+
+// What happens to an active token with a NaN or infinite input (R1.16).
+enum class nonfinite {
+    report,     // counted, with the index of the first; its value and slopes are what the arithmetic gives (default)
+    propagate,  // as report, but not counted
+    skip,       // counted, then treated as masked: adds nothing, gradient +0.0; lengths and denominators keep it
+};
+
+namespace detail {
+
+template <class... Outputs>
+struct output_set : Outputs... {
+    explicit output_set(const Outputs&... outputs) : Outputs(outputs)... {}
+
+    static constexpr bool any = sizeof...(Outputs) > 0;
+
+    // Stores weight·slope per requested derivative; +0.0 where not active.
+    template <unsigned Differentiable, class V, class S>
+    GRPO_HD void write([[maybe_unused]] cursor<V> at, const S& f, const V& weight, const mask_t<V>& active) const {
+        (write_one<Differentiable, V, S, Outputs>(at, f, weight, active), ...);
+    }
+    template <class V>
+    GRPO_HD void clear([[maybe_unused]] cursor<V> at) const {
+        (clear_one<V, Outputs>(at), ...);
+    }
+    // Adds to what write() stored.
+    template <unsigned Differentiable, class V, class S>
+    GRPO_HD void increase([[maybe_unused]] cursor<V> at, const S& f, const V& weight, const mask_t<V>& active) const {
+        (increase_one<Differentiable, V, S, Outputs>(at, f, weight, active), ...);
+    }
+
+private:
+    template <unsigned Differentiable, class V, class S, class Output>
+    GRPO_HD static V slope_of(const S& f) {
+        if constexpr ((Differentiable & Output::tag::bit) != 0) {
+            return f.d[slot(Differentiable, Output::tag::bit)];
+        } else {
+            return V(constant<V>(0));
+        }
+    }
+    template <unsigned Differentiable, class V, class S, class Output>
+    GRPO_HD void write_one(cursor<V> at, const S& f, const V& weight, const mask_t<V>& active) const {
+        if constexpr (Output::adds) {
+            increase_one<Differentiable, V, S, Output>(at, f, weight, active);
+        } else {
+            const V slope = slope_of<Differentiable, V, S, Output>(f);
+            at.store(static_cast<const Output&>(*this).data.data(),
+                     math::select<V>(active, V(weight * slope), V(constant<V>(0))));
+        }
+    }
+    template <unsigned Differentiable, class V, class S, class Output>
+    GRPO_HD void increase_one(cursor<V> at, const S& f, const V& weight, const mask_t<V>& active) const {
+        auto* out = static_cast<const Output&>(*this).data.data();
+        const V slope = slope_of<Differentiable, V, S, Output>(f);
+        const V before = at.load(out);
+        at.store(out, math::select<V>(active, V(before + weight * slope), before));
+    }
+    template <class V, class Output>
+    GRPO_HD void clear_one(cursor<V> at) const {
+        if constexpr (!Output::adds) at.store(static_cast<const Output&>(*this).data.data(), V(constant<V>(0)));
+    }
+};
+
+// What one row adds to the result.
+template <int Sums, int Maxima>
+struct row_result {
+    double sum[Sums];
+    double maximum[Maxima > 0 ? Maxima : 1];
+    std::int64_t first;
+    std::int64_t length;
+    double coefficient;
+    double weight;
+};
+
+// The body of a loss: see the head of this file.
+template <class Term, class Batch, class Outputs, bool Observed>
+struct loss_rows {
+    using compute = typename Batch::compute;
+    static constexpr unsigned used = Term::needs;
+    static constexpr unsigned seen = used | (Observed ? Batch::has & observable : 0u);
+    static constexpr unsigned active_slopes = used & Batch::differentiable;
+    static constexpr int slopes = slot(active_slopes, 1u << 31);
+    static constexpr int statistics = statistics_of<Term>();
+    static constexpr bool coupled = couples<Term>() && Outputs::any;
+    // Sums: the loss, active tokens, non-finite tokens, one per statistic, then the diagnostics.
+    static constexpr int at_coupling = 3;
+    static constexpr int at_metrics = at_coupling + statistics;
+    static constexpr int sums = at_metrics + (Observed ? metric_sums : 0);
+    static constexpr int maxima = Observed ? metric_maxima : 0;
+    using tallies = tally<sums, maxima>;
+    using result = row_result<sums, maxima>;
+
+    Term term;
+    Batch data;
+    Outputs outputs;
+    aggregation over;
+    double scale;
+    nonfinite policy;
+
+    template <class S>
+    using record = typename record_of<Batch>::template type<S>;
+
+    template <class Team>
+    GRPO_HD result operator()(Team& team, std::int64_t row) const {
+        using V = typename Team::template vector<compute>;
+        const std::int64_t begin = data.layout.begin(row);
+        const std::int64_t end = data.layout.end(row);
+        const bool counted_first = over.needs_length() || statistics > 0;
+        const std::int64_t length_before = counted_first ? data.layout.count_active(row) : 1;
+        const double coefficient = over.coefficient(row, length_before);
+        const V length = V(constant<V>(static_cast<double>(length_before)));
+        V sums_of_row[statistics > 0 ? statistics : 1];
+        fold_statistics(team, row, begin, end, length, sums_of_row);
+
+        const V weight(constant<V>(coefficient * scale));
+        const auto total = team.template fold<tallies, V>(begin, end, [&](auto& state, cursor<V> at) {
+            this->one_token(state, at, row, length, sums_of_row, weight);
+        });
+        if constexpr (coupled) {
+            V coupling[statistics];
+            for (int k = 0; k < statistics; ++k) {
+                coupling[k] = V(constant<V>(coefficient * scale * total.sum[at_coupling + k]));
+            }
+            spread_coupling(team, row, begin, end, length, coupling);
+        }
+        return finish(total, row, counted_first ? length_before : static_cast<std::int64_t>(total.sum[1]), coefficient);
+    }
+
+private:
+    GRPO_HD result finish(const typename tallies::template state<double>& total, std::int64_t row, std::int64_t length,
+                          double coefficient) const {
+        result r;
+        for (int k = 0; k < sums; ++k) r.sum[k] = total.sum[k];
+        for (int k = 0; k < maxima; ++k) r.maximum[k] = total.maximum[k];
+        r.first = total.first;
+        r.length = length;
+        r.coefficient = length == 0 ? 0.0 : coefficient;
+        r.weight = over.weight(row, length);
+        return r;
+    }
+
+    // Reads one position; false in `use` for entries that add nothing.
+    template <unsigned Used, class V, class S>
+    GRPO_HD void read(cursor<V> at, std::int64_t row, const V& length, record<S>& x, mask_t<V>& use,
+                      mask_t<V>& bad) const {
+        V probe(constant<V>(0));
+        data.template read<Used>(at, row, x, probe);
+        if constexpr (requires { x.length; }) x.length = length;
+        bad = both(use, is_nonfinite(probe));
+        if (policy == nonfinite::skip) use = both(use, negation(bad));
+    }
+
+    template <class Team, class V>
+    GRPO_HD void fold_statistics(Team& team, std::int64_t row, std::int64_t begin, std::int64_t end, const V& length,
+                                 V* out) const {
+        if constexpr (statistics > 0) {
+            const auto total = team.template fold<tally<statistics>, V>(begin, end, [&](auto& state, cursor<V> at) {
+                mask_t<V> use = data.layout.active(at);
+                if (!any(use)) return;
+                record<V> x;
+                mask_t<V> bad = use;
+                this->template read<used, V, V>(at, row, length, x, use, bad);
+                V g[statistics];
+                write_statistics(term, x, g);
+                using A = std::remove_reference_t<decltype(state.sum[0])>;
+                for (int k = 0; k < statistics; ++k) {
+                    state.sum[k] = state.sum[k] + A(math::select<V>(use, g[k], V(constant<V>(0))));
+                }
+            });
+            for (int k = 0; k < statistics; ++k) out[k] = V(constant<V>(total.sum[k]));
+        }
+    }
+
+    template <class State, class V>
+    GRPO_HD void one_token(State& state, cursor<V> at, std::int64_t row, const V& length, const V* statistic,
+                           const V& weight) const {
+        mask_t<V> use = data.layout.active(at);
+        if (!any(use)) {
+            outputs.clear(at);
+            return;
+        }
+        using A = std::remove_reference_t<decltype(state.sum[0])>;
+        const V zero(constant<V>(0));
+        const V one(constant<V>(1));
+        if (!over.needs_length() && statistics == 0) state.sum[1] = state.sum[1] + A(math::select<V>(use, one, zero));
+        constexpr int all_slopes = slopes + (coupled ? statistics : 0);
+        using S = std::conditional_t<Outputs::any && (all_slopes > 0), dual<V, all_slopes>, V>;
+        record<S> x;
+        mask_t<V> bad = use;
+        read<used, V, S>(at, row, length, x, use, bad);
+        if (any(bad)) note_nonfinite(state, at, bad);
+        S sums_of_row[statistics > 0 ? statistics : 1];
+        for (int k = 0; k < statistics; ++k) {
+            if constexpr (coupled) {
+                sums_of_row[k] = S::variable(statistic[k], slopes + k);
+            } else {
+                sums_of_row[k] = S(statistic[k]);
+            }
+        }
+        if constexpr (requires { x.sums; }) x.sums = sums_of_row;
+        const S f = term(x);
+        state.sum[0] = state.sum[0] + A(math::select<V>(use, V(value(f)), zero));
+        if constexpr (coupled) {
+            for (int k = 0; k < statistics; ++k) {
+                state.sum[at_coupling + k] =
+                    state.sum[at_coupling + k] + A(math::select<V>(use, f.d[slopes + k], zero));
+            }
+        }
+        outputs.template write<active_slopes>(at, f, weight, use);
+        if constexpr (Observed) see(state, at, row, length, statistic, use);
+    }
+
+    template <class State, class V>
+    GRPO_HD void see(State& state, cursor<V> at, std::int64_t row, const V& length, const V* statistic,
+                     const mask_t<V>& use) const {
+        record<V> x;
+        V probe(constant<V>(0));
+        data.template read<seen, seen & ~used>(at, row, x, probe);
+        if constexpr (requires { x.sums; }) {
+            x.length = length;
+            x.sums = statistic;
+        }
+        using A = std::remove_reference_t<decltype(state.sum[0])>;
+        observe<seen>(term, x, data.present(), observer<V, A>{use, state.sum + at_metrics, state.maximum});
+    }
+
+    template <class State, class V>
+    GRPO_HD void note_nonfinite(State& state, cursor<V> at, const mask_t<V>& bad) const {
+        if (policy == nonfinite::propagate) return;
+        using A = std::remove_reference_t<decltype(state.sum[0])>;
+        state.sum[2] = state.sum[2] + A(math::select<V>(bad, V(constant<V>(1)), V(constant<V>(0))));
+        const std::int64_t i = at.i + first_lane<V>(bad);
+        if (i < state.first) state.first = i;
+    }
+
+    template <class Team, class V>
+    GRPO_HD void spread_coupling(Team& team, std::int64_t row, std::int64_t begin, std::int64_t end, const V& length,
+                                 const V* coupling) const {
+        team.template each<V>(begin, end, [&](cursor<V> at) {
+            mask_t<V> use = data.layout.active(at);
+            if (!any(use)) return;
+            using S = dual<V, slopes>;
+            record<S> x;
+            mask_t<V> bad = use;
+            this->template read<used, V, S>(at, row, length, x, use, bad);
+            S g[statistics];
+            write_statistics(term, x, g);
+            for (int k = 0; k < statistics; ++k) {
+                outputs.template increase<active_slopes>(at, g[k], coupling[k], use);
+            }
+        });
+    }
+};
+
+}  // namespace detail
+}  // namespace grpo::inline v0
