@@ -1,0 +1,20 @@
+# One ctest entry per seeded wrong formula of tests/mutations.json.
+
+include(${CMAKE_CURRENT_LIST_DIR}/helpers.cmake)
+set(mutations_file ${PROJECT_SOURCE_DIR}/tests/mutations.json)
+if(NOT GRPO_PYTHON OR NOT EXISTS ${mutations_file} OR NOT "plain" IN_LIST GRPO_TEST_VARIANTS)
+  grpo_add_skipped_test(mutation "needs python3, tests/mutations.json and the plain variant of the tests")
+  return()
+endif()
+set_property(DIRECTORY ${PROJECT_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${mutations_file})
+file(READ ${mutations_file} mutations)
+string(JSON count LENGTH "${mutations}" mutations)
+if(count GREATER 0)
+  math(EXPR last "${count} - 1")
+  foreach(i RANGE ${last})
+    string(JSON id GET "${mutations}" mutations ${i} id)
+    add_test(NAME mutation.${id} COMMAND ${GRPO_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/mutate.py
+                                         ${mutations_file} ${PROJECT_BINARY_DIR} ${PROJECT_SOURCE_DIR}/include ${id})
+    set_tests_properties(mutation.${id} PROPERTIES TIMEOUT 300 ENVIRONMENT "LC_ALL=C;PYTHONDONTWRITEBYTECODE=1")
+  endforeach()
+endif()
