@@ -11,6 +11,7 @@
 // with a sentence: a misspelt input must not read as an empty one.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -100,7 +101,8 @@ public:
     // For results computed in T.
     template <class T>
     double tolerance() const {
-        return data_.at("tolerance").at(std::is_same_v<T, float> ? "float32" : "float64").get<double>();
+        const char* const name = std::is_same_v<T, float> ? "float32" : "float64";
+        return to_number(data_.at("tolerance").at(name), where("tolerance"));
     }
 
 private:
