@@ -123,7 +123,7 @@ def add_pairs(m):
                 m.kl(id, "kl", equation_of(value, rule), setting(value, rule), layout)
     for value in ("k1", "k2", "k3", "abs"):
         for layout in ("holes", "masked_row", "groups"):
-            m.kl(f"K07-{value}-sequence", "kl", "arXiv 2512.02556 (KL times the sequence ratio, exact total derivative)",
+            m.kl(f"K07-{value}-sequence", "kl", "arXiv 2512.02556, sequence ratio, total derivative",
                  setting(value, "importance", level="sequence"), layout)
     m.kl("K03-k3-all", "kl", equation_of("k3", "own"), setting(), "all_masked", {"aggregation": "token_mean"})
 

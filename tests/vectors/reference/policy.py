@@ -8,7 +8,7 @@ Rollout weights ("weight", constant) multiply the token loss.
 
 import random
 
-from mpmath import exp, log, log1p
+from mpmath import exp, log
 
 from .aggregation import GARBAGE, active_rows, aggregate, over, token_weights
 from .common import case, dyadics, gradient, mean, mpf, num, nums, offsets, total
@@ -588,7 +588,8 @@ def add_masks(m):
               needs=("logp_rollout",))
     for layout in ("holes", "masked_row", "groups"):
         m.add("P26", "decoupled_clip", "arXiv 2110.00641 (decoupled objective)", PPO, layout, needs=("logp_rollout",))
-    m.add("P26", "decoupled_clip", "arXiv 2110.00641 (decoupled objective)", PPO, "zero", per_token=True, needs=("logp_rollout",))
+    m.add("P26", "decoupled_clip", "arXiv 2110.00641 (decoupled objective)", PPO, "zero", per_token=True,
+          needs=("logp_rollout",))
 
 
 def check_branches(out):
