@@ -24,6 +24,7 @@ namespace grpo::inline v0 {
 //   constant value(S)        the value without derivatives
 //   S chain(v, slope, x)     an S with value v and derivative slope · dx; slope and v are constants
 //   S select(mask, a, b)     optional: mask ? a : b where a mask is not a bool
+//   exp(S), expm1(S), clamp(S, low, high)   optional: better than what math:: composes
 template <class S>
 struct scalar_traits;
 
@@ -134,6 +135,15 @@ struct scalar_traits<dual<T, N>> {
         for (int k = 0; k < N; ++k) r.d[k] = scalar_traits<T>::select(m, a.d[k], b.d[k]);
         return r;
     }
+    // Derivative 1 on the closed interval, 0 outside.
+    GRPO_HD static dual<T, N> clamp(const dual<T, N>& x, const T& low, const T& high)
+        requires requires { scalar_traits<T>::clamp(x.v, low, high); }
+    {
+        dual<T, N> r(scalar_traits<T>::clamp(x.v, low, high));
+        const mask inside = x.v == r.v;
+        for (int k = 0; k < N; ++k) r.d[k] = scalar_traits<T>::select(inside, x.d[k], T(0));
+        return r;
+    }
 };
 
 // The value without derivatives, as a constant.
@@ -170,6 +180,8 @@ GRPO_HD S exp(const S& x) {
     if constexpr (detail::differentiable<S>) {
         const constant_t<S> e = math::exp(value(x));
         return scalar_traits<S>::chain(e, e, x);
+    } else if constexpr (requires { scalar_traits<S>::exp(x); }) {
+        return scalar_traits<S>::exp(x);
     } else {
         using std::exp;
         return exp(x);
@@ -181,6 +193,8 @@ GRPO_HD S expm1(const S& x) {
     if constexpr (detail::differentiable<S>) {
         const constant_t<S> e = math::expm1(value(x));
         return scalar_traits<S>::chain(e, e + constant<S>(1), x);
+    } else if constexpr (requires { scalar_traits<S>::expm1(x); }) {
+        return scalar_traits<S>::expm1(x);
     } else {
         using std::expm1;
         return expm1(x);
@@ -240,6 +254,7 @@ GRPO_HD S max(const S& a, const S& b) {
 
 template <class S>
 GRPO_HD S clamp(const S& x, const constant_t<S>& low, const constant_t<S>& high) {
+    if constexpr (requires { scalar_traits<S>::clamp(x, low, high); }) return scalar_traits<S>::clamp(x, low, high);
     return math::select<S>(x < low, S(low), math::select<S>(high < x, S(high), x));
 }
 

@@ -212,10 +212,10 @@ struct masked : Shape {
         return at.marked(mask.data());
     }
     GRPO_HD std::int64_t count_active(std::int64_t row) const {
-        std::int64_t n = 0;
-        const std::int64_t end = this->end(row);
-        for (std::int64_t i = this->begin(row); i < end; ++i) n += mask[i] != M(0) ? 1 : 0;
-        return n;
+        std::int64_t active = 0;
+        const std::int64_t last = this->end(row);
+        for (std::int64_t i = this->begin(row); i < last; ++i) active += mask[i] != M(0) ? 1 : 0;
+        return active;
     }
     problem validate(const char* function) const {
         if (const problem p = Shape::validate(function)) return p;

@@ -10,11 +10,20 @@
 
 namespace grpo::inline v0 {
 
+// What a scan remembers of a position for the positions before it: its value, where `kept`.
+template <class V>
+struct kept_value {
+    V value;
+    mask_t<V> kept;
+};
+
 // A team is who walks one row. Bodies are executed by every lane of it and use only
 //   vector<T>                         what one lane computes on: T itself, or a pack of T
 //   fold<Monoid, V>(b, e, f)          f(state, cursor) for every position; the merged state, the same in every lane
 //   each<V>(b, e, f)                  f(cursor) for every position
 //   scan<V>(b, e, f, g)               from the last position to the first: x = f(cursor)(x), then g(cursor, x)
+//   scan<V>(b, e, x, f, g)            the same, with f(cursor, next): next is the value of the nearest later position
+//                                     that x(cursor), a kept_value, keeps; 0 beyond the last
 //   leader()                          true in exactly one lane
 struct serial_team {
     template <class T>
@@ -42,22 +51,44 @@ struct serial_team {
             g(cursor<V>{i}, x);
         }
     }
+
+    template <class V, class X, class F, class G>
+    GRPO_HD void scan(std::int64_t begin, std::int64_t end, X&& x, F&& f, G&& g) const {
+        V carry{};
+        V next{};
+        for (std::int64_t i = end; i-- > begin;) {
+            const kept_value<V> here = x(cursor<V>{i});
+            carry = f(cursor<V>{i}, next)(carry);
+            if (here.kept) next = here.value;
+            g(cursor<V>{i}, carry);
+        }
+    }
 };
 
-struct serial {
+namespace detail {
+
+// An executor that walks the rows in order with one team.
+template <class Team>
+struct row_by_row {
+    using team = Team;
+
     // body(team, row) for every row.
     template <class Body>
     void teams(std::int64_t rows, const Body& body) const {
-        serial_team team;
-        for (std::int64_t row = 0; row < rows; ++row) body(team, row);
+        Team walker;
+        for (std::int64_t row = 0; row < rows; ++row) body(walker, row);
     }
 
     // add(total, body(team, row)) in the order of the rows.
     template <class Total, class Body, class Add>
     void fold(std::int64_t rows, Total& total, const Body& body, Add&& add) const {
-        serial_team team;
-        for (std::int64_t row = 0; row < rows; ++row) add(total, body(team, row));
+        Team walker;
+        for (std::int64_t row = 0; row < rows; ++row) add(total, body(walker, row));
     }
 };
+
+}  // namespace detail
+
+struct serial : detail::row_by_row<serial_team> {};
 
 }  // namespace grpo::inline v0

@@ -1,0 +1,219 @@
+// xsimd::batch as a scalar: the same formulas on a pack of lanes. Width and instruction set are those the including file
+// is compiled for (-march=...); nothing is dispatched at run time. xsimd 8 to 13.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include <xsimd/xsimd.hpp>
+
+#include <grpo/detail/config.hpp>
+#include <grpo/scalar.hpp>
+#include <grpo/shape.hpp>
+
+namespace grpo::inline v0 {
+
+namespace detail {
+
+// Generators of constant lane indices for swizzle.
+template <int Shift>
+struct later_lane {
+    static constexpr std::size_t get(std::size_t i, std::size_t n) {
+        return i + static_cast<std::size_t>(Shift) < n ? i + static_cast<std::size_t>(Shift) : n - 1;
+    }
+};
+
+template <class T>
+using lane_index_t = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+
+// Lane k becomes lane k + Shift; the last lanes are unspecified.
+template <int Shift, class T, class A>
+xsimd::batch<T, A> shift_lanes(const xsimd::batch<T, A>& x) {
+    using index = xsimd::batch<lane_index_t<T>, A>;
+    if constexpr (requires { xsimd::make_batch_constant<index, later_lane<Shift>>(); }) {
+        return xsimd::swizzle(x, xsimd::make_batch_constant<index, later_lane<Shift>>());
+    } else {
+        alignas(64) T lanes[2 * xsimd::batch<T, A>::size] = {};
+        x.store_aligned(lanes);
+        return xsimd::batch<T, A>::load_unaligned(lanes + Shift);
+    }
+}
+
+// e^x = 2^n (1 + q), n = round(x / log 2), q = e^r - 1 for the rest |r| <= log(2)/2. q is a degree-6 polynomial with the
+// coefficients of the minimax fit of (e^r - 1 - r) / r^2 (relative error 1.4e-8, below half a place of float).
+template <class A>
+struct float_exp {
+    using pack = xsimd::batch<float, A>;
+    pack n;
+    pack q;
+
+    explicit float_exp(const pack& x) {
+        n = xsimd::nearbyint(x * pack(1.44269504f));
+        const pack r = xsimd::fnma(n, pack(-2.12194440e-4f), xsimd::fnma(n, pack(0.693359375f), x));
+        pack p = xsimd::fma(pack(1.38825143e-3f), r, pack(8.36654752e-3f));
+        p = xsimd::fma(p, r, pack(4.16672006e-2f));
+        p = xsimd::fma(p, r, pack(0.166665435f));
+        p = xsimd::fma(p, r, pack(0.49999997f));
+        q = xsimd::fma(p, pack(r * r), r);
+    }
+
+    // x · 2^n for |n| <= 254.
+    static pack scale(const pack& x, const pack& n) {
+#if defined(__AVX512F__)
+        if constexpr (pack::size == 16) return _mm512_scalef_ps(x, n);
+#endif
+        using ints = xsimd::batch<std::int32_t, A>;
+        const ints whole = xsimd::to_int(n);
+        const ints half = whole >> 1;
+        const ints rest = whole - half;
+        const pack a = xsimd::bitwise_cast<pack>((half + ints(127)) << 23);
+        const pack b = xsimd::bitwise_cast<pack>((rest + ints(127)) << 23);
+        return x * a * b;
+    }
+
+    // Beyond +-110 the result no longer changes; NaN stays NaN.
+    static pack inside(const pack& x) {
+#if defined(__AVX512DQ__)
+        if constexpr (pack::size == 16) return _mm512_range_ps(x, pack(110.0f), 0x2);
+#endif
+        return xsimd::max(pack(-110.0f), xsimd::min(pack(110.0f), x));
+    }
+};
+
+}  // namespace detail
+
+template <class T, class A>
+struct scalar_traits<xsimd::batch<T, A>> {
+    using pack = xsimd::batch<T, A>;
+    using constant = pack;
+    using mask = xsimd::batch_bool<T, A>;
+    using element = T;
+    static constexpr int lanes = static_cast<int>(pack::size);
+
+    static pack value(const pack& x) { return x; }
+    static pack chain(const pack& v, const pack&, const pack&) { return v; }
+    static pack select(const mask& m, const pack& a, const pack& b) { return xsimd::select(m, a, b); }
+
+    static pack clamp(const pack& x, const pack& low, const pack& high) {
+        return xsimd::max(low, xsimd::min(high, x));
+    }
+    // Within 1.5 units in the last place in float; expm1 reaches +inf from 88.38 on (exp from 88.72).
+    static pack exp(const pack& x) {
+        if constexpr (std::is_same_v<T, float>) {
+            const detail::float_exp<A> e(detail::float_exp<A>::inside(x));
+            return detail::float_exp<A>::scale(pack(1.0f) + e.q, e.n);
+        } else {
+            return xsimd::exp(x);
+        }
+    }
+    static pack expm1(const pack& x) {
+        if constexpr (std::is_same_v<T, float>) {
+            const detail::float_exp<A> e(detail::float_exp<A>::inside(x));
+            const pack s = detail::float_exp<A>::scale(pack(1.0f), e.n);
+            return xsimd::fma(s, e.q, pack(s - pack(1.0f)));
+        } else {
+            return xsimd::expm1(x);
+        }
+    }
+
+    static T sum(const pack& x) {
+        if constexpr (requires { reduce_add(x); }) {
+            return reduce_add(x);
+        } else {
+            return hadd(x);
+        }
+    }
+    static T maximum(const pack& x) {
+        alignas(64) T buffer[pack::size];
+        x.store_aligned(buffer);
+        T m = buffer[0];
+        for (std::size_t k = 1; k < pack::size; ++k) m = m < buffer[k] ? buffer[k] : m;
+        return m;
+    }
+
+    // The first `count` lanes.
+    static mask first(int count) {
+        if constexpr (std::is_integral_v<typename mask::register_type>) {
+            return mask(static_cast<typename mask::register_type>((1u << count) - 1u));
+        } else {
+            return iota() < pack(static_cast<T>(count));
+        }
+    }
+    static int first_lane(const mask& m) {
+        bool set[pack::size];
+        m.store_unaligned(set);
+        int k = 0;
+        while (k + 1 < lanes && !set[k]) ++k;
+        return k;
+    }
+
+    // Entries beyond `count` are not touched; their lanes are 0.
+    template <class U>
+    static pack load(const U* p, int count) {
+        if constexpr (std::is_same_v<U, T>) {
+            if (count == lanes) return pack::load_unaligned(p);
+        }
+        alignas(64) T buffer[pack::size] = {};
+        for (int k = 0; k < count; ++k) buffer[k] = static_cast<T>(p[k]);
+        return pack::load_aligned(buffer);
+    }
+    template <class U>
+    static void store(U* p, const pack& x, int count) {
+        if constexpr (std::is_same_v<U, T>) {
+            if (count == lanes) return x.store_unaligned(p);
+        }
+        alignas(64) T buffer[pack::size];
+        x.store_aligned(buffer);
+        for (int k = 0; k < count; ++k) p[k] = static_cast<U>(buffer[k]);
+    }
+    // Lanes whose mask entry is not 0; false beyond `count`.
+    template <class M>
+    static mask marked(const M* p, int count) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+        if constexpr (sizeof(M) == 1 && pack::size == 16) {
+            if (count == lanes) {
+                const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+                return mask(_mm_test_epi8_mask(bytes, bytes));
+            }
+        }
+#elif defined(__AVX2__)
+        if constexpr (sizeof(M) == 1 && pack::size == 8 && sizeof(T) == 4) {
+            if (count == lanes) {
+                const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+                const __m256i wide = _mm256_cvtepu8_epi32(bytes);
+                return mask(_mm256_castsi256_ps(_mm256_cmpgt_epi32(wide, _mm256_setzero_si256())));
+            }
+        }
+#endif
+        alignas(64) T buffer[pack::size] = {};
+        for (int k = 0; k < count; ++k) buffer[k] = p[k] != M(0) ? T(1) : T(0);
+        return pack(T(0)) < pack::load_aligned(buffer);
+    }
+    // By bit pattern: exponent all ones.
+    static mask nonfinite(const pack& x) {
+#if defined(__AVX512DQ__)
+        if constexpr (pack::size == 16 && sizeof(T) == 4) return mask(_mm512_fpclass_ps_mask(x, 0x99));
+#endif
+        using bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+        constexpr bits exponent = sizeof(T) == 4 ? bits(0x7f800000) : static_cast<bits>(0x7ff0000000000000);
+        using ints = xsimd::batch<bits, A>;
+        const auto all_ones = (xsimd::bitwise_cast<ints>(x) & ints(exponent)) == ints(exponent);
+        using int_register = typename xsimd::batch_bool<bits, A>::register_type;
+        if constexpr (std::is_same_v<int_register, typename mask::register_type>) {
+            return mask(static_cast<int_register>(all_ones));
+        } else {
+            const ints one = xsimd::bitwise_cast<ints>(pack(T(1)));
+            return pack(T(0)) < xsimd::bitwise_cast<pack>(xsimd::select(all_ones, one, ints(bits(0))));
+        }
+    }
+
+private:
+    static pack iota() {
+        alignas(64) T index[pack::size];
+        for (std::size_t k = 0; k < pack::size; ++k) index[k] = static_cast<T>(k);
+        return pack::load_aligned(index);
+    }
+};
+
+}  // namespace grpo::inline v0

@@ -1,0 +1,159 @@
+// The serial executor on SIMD packs (xsimd): every body runs with vector<T> = a pack of T, as wide as the including file
+// is compiled for.
+//
+// Level: the same bits from run to run; per-token results agree with serial to the last places of exp; sums are kept in
+// packs and flushed to double every 256 packs, so they depend on where a row begins relative to its masked entries.
+#pragma once
+
+#include <cstdint>
+
+#include <grpo/adapt/scalar/xsimd.hpp>
+#include <grpo/detail/config.hpp>
+#include <grpo/exec/serial.hpp>
+#include <grpo/fold.hpp>
+#include <grpo/shape.hpp>
+
+namespace grpo::inline v0 {
+
+namespace detail {
+
+// A monoid's state of packs, merged lane by lane in lane order. Its state is a struct of equal A's.
+template <class Monoid, class V>
+typename Monoid::template state<double> reduce_lanes(const typename Monoid::template state<V>& s) {
+    if constexpr (requires { Monoid::reduce(s); }) {
+        return Monoid::reduce(s);
+    } else {
+        using total = typename Monoid::template state<double>;
+        constexpr std::size_t fields = sizeof(total) / sizeof(double);
+        constexpr std::size_t lanes = static_cast<std::size_t>(scalar_traits<V>::lanes);
+        element_t<V> raw[fields * lanes];
+        static_assert(sizeof raw == sizeof s);
+        __builtin_memcpy(raw, &s, sizeof raw);
+        total all;
+        for (std::size_t k = 0; k < lanes; ++k) {
+            double lane[fields];
+            for (std::size_t f = 0; f < fields; ++f) lane[f] = static_cast<double>(raw[f * lanes + k]);
+            total one;
+            __builtin_memcpy(&one, lane, sizeof lane);
+            Monoid::merge(all, one);
+        }
+        return all;
+    }
+}
+
+// What lane k of a backward scan has composed once it also holds the lanes up to k + Shift.
+template <int Shift, class V>
+void compose_later(affine<V>& m) {
+    if constexpr (Shift < scalar_traits<V>::lanes) {
+        const mask_t<V> inside = scalar_traits<V>::first(scalar_traits<V>::lanes - Shift);
+        const affine<V> later{math::select<V>(inside, shift_lanes<Shift>(m.scale), V(constant<V>(1))),
+                              math::select<V>(inside, shift_lanes<Shift>(m.offset), V(constant<V>(0)))};
+        m = affine<V>::compose(m, later);
+        compose_later<2 * Shift>(m);
+    }
+}
+
+template <class V>
+element_t<V> lane(const V& x, int k) {
+    return x.get(static_cast<std::size_t>(k));
+}
+
+}  // namespace detail
+
+struct simd_team {
+    template <class T>
+    using vector = xsimd::batch<T>;
+
+    static constexpr bool leader() { return true; }
+
+    template <class Monoid, class V, class F>
+    auto fold(std::int64_t begin, std::int64_t end, F&& f) const {
+        constexpr std::int64_t lanes = scalar_traits<V>::lanes;
+        constexpr std::int64_t block = 256 * lanes;
+        typename Monoid::template state<double> total;
+        for (std::int64_t start = begin; start < end; start += block) {
+            const std::int64_t stop = end - start < block ? end : start + block;
+            typename Monoid::template state<V> state;
+            std::int64_t i = start;
+            for (; i + lanes <= stop; i += lanes) f(state, cursor<V>{i});
+            if (i < stop) f(state, cursor<V>{i, static_cast<int>(stop - i)});
+            Monoid::merge(total, detail::reduce_lanes<Monoid, V>(state));
+        }
+        return total;
+    }
+
+    template <class V, class F>
+    void each(std::int64_t begin, std::int64_t end, F&& f) const {
+        constexpr std::int64_t lanes = scalar_traits<V>::lanes;
+        std::int64_t i = begin;
+        for (; i + lanes <= end; i += lanes) f(cursor<V>{i});
+        if (i < end) f(cursor<V>{i, static_cast<int>(end - i)});
+    }
+
+    // Log-step composition within a pack, one multiply-add between packs.
+    template <class V, class F, class G>
+    void scan(std::int64_t begin, std::int64_t end, F&& f, G&& g) const {
+        V carry(constant<V>(0));
+        backwards<V>(begin, end, [&](cursor<V> at) { step(at, f(at), carry, g); });
+    }
+
+    // See serial_team::scan: f also receives the nearest kept value at a later position.
+    template <class V, class X, class F, class G>
+    void scan(std::int64_t begin, std::int64_t end, X&& x, F&& f, G&& g) const {
+        V carry(constant<V>(0));
+        V latest(constant<V>(0));
+        backwards<V>(begin, end, [&](cursor<V> at) {
+            const kept_value<V> here = x(at);
+            const V next = following(at, here, latest);
+            step(at, f(at, next), carry, g);
+        });
+    }
+
+private:
+    template <class V, class F>
+    static void backwards(std::int64_t begin, std::int64_t end, F&& f) {
+        constexpr std::int64_t lanes = scalar_traits<V>::lanes;
+        std::int64_t i = end;
+        for (; i - lanes >= begin; i -= lanes) f(cursor<V>{i - lanes});
+        if (begin < i) f(cursor<V>{begin, static_cast<int>(i - begin)});
+    }
+
+    template <class V, class G>
+    static void step(cursor<V> at, affine<V> m, V& carry, G& g) {
+        if (at.count < scalar_traits<V>::lanes) {
+            m.scale = math::select<V>(at.existing(), m.scale, V(constant<V>(1)));
+            m.offset = math::select<V>(at.existing(), m.offset, V(constant<V>(0)));
+        }
+        detail::compose_later<1>(m);
+        const V x = m(carry);
+        g(at, x);
+        carry = V(detail::lane(x, 0));
+    }
+
+    // Lane k gets the value of the first kept lane after it, or `latest`; then latest becomes the first kept lane's.
+    template <class V>
+    static V following(cursor<V> at, const kept_value<V>& here, V& latest) {
+        constexpr int lanes = scalar_traits<V>::lanes;
+        if (all(here.kept) && at.count == lanes) {
+            const V next = math::select<V>(scalar_traits<V>::first(lanes - 1), detail::shift_lanes<1>(here.value), latest);
+            latest = V(detail::lane(here.value, 0));
+            return next;
+        }
+        alignas(64) element_t<V> values[lanes];
+        alignas(64) element_t<V> next[lanes];
+        bool keep[lanes];
+        here.value.store_aligned(values);
+        here.kept.store_unaligned(keep);
+        element_t<V> following_value = detail::lane(latest, 0);
+        for (int k = lanes; k-- > 0;) {
+            next[k] = following_value;
+            if (keep[k] && k < at.count) following_value = values[k];
+        }
+        latest = V(following_value);
+        return V::load_aligned(next);
+    }
+};
+
+struct simd : detail::row_by_row<simd_team> {};
+
+}  // namespace grpo::inline v0
