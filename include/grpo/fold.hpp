@@ -42,6 +42,16 @@ template <class V>
 double lane_max(const V& x) {
     return static_cast<double>(scalar_traits<V>::maximum(x));
 }
+
+// total += mask ? x : 0, lane by lane.
+template <class V, class A>
+GRPO_HD void add_where(A& total, const mask_t<V>& mask, const V& x) {
+    if constexpr (requires { scalar_traits<V>::add_where(total, mask, x); }) {
+        scalar_traits<V>::add_where(total, mask, x);
+    } else {
+        total = total + A(math::select<V>(mask, x, V(constant<V>(0))));
+    }
+}
 }  // namespace detail
 
 // A number below every one we meet, and finite (an identity of max that survives -ffast-math).

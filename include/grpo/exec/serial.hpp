@@ -20,6 +20,8 @@ struct kept_value {
 // A team is who walks one row. Bodies are executed by every lane of it and use only
 //   vector<T>                         what one lane computes on: T itself, or a pack of T
 //   fold<Monoid, V>(b, e, f)          f(state, cursor) for every position; the merged state, the same in every lane
+//   fold<Monoid, V>(b, e, active, skipped, f)   f(state, cursor, mask) where any lane of mask = active(cursor) is set,
+//                                     skipped(cursor) where none is
 //   each<V>(b, e, f)                  f(cursor) for every position
 //   scan<V>(b, e, f, g)               from the last position to the first: x = f(cursor)(x), then g(cursor, x)
 //   scan<V>(b, e, x, f, g)            the same, with f(cursor, next): next is the value of the nearest later position
@@ -35,6 +37,17 @@ struct serial_team {
     GRPO_HD auto fold(std::int64_t begin, std::int64_t end, F&& f) const {
         typename Monoid::template state<double> state;
         for (std::int64_t i = begin; i < end; ++i) f(state, cursor<V>{i});
+        return state;
+    }
+
+    template <class Monoid, class V, class Active, class Skipped, class F>
+    GRPO_HD auto fold(std::int64_t begin, std::int64_t end, Active&& active, Skipped&& skipped, F&& f) const {
+        typename Monoid::template state<double> state;
+        std::int64_t i = begin;
+        while (i < end) {
+            for (; i < end && active(cursor<V>{i}); ++i) f(state, cursor<V>{i}, true);
+            for (; i < end && !active(cursor<V>{i}); ++i) skipped(cursor<V>{i});
+        }
         return state;
     }
 

@@ -82,6 +82,42 @@ struct simd_team {
         return total;
     }
 
+    template <class Monoid, class V, class Active, class Skipped, class F>
+    auto fold(std::int64_t begin, std::int64_t end, Active&& active, Skipped&& skipped, F&& f) const {
+        constexpr std::int64_t lanes = scalar_traits<V>::lanes;
+        constexpr std::int64_t block = 256 * lanes;
+        typename Monoid::template state<double> total;
+        for (std::int64_t start = begin; start < end; start += block) {
+            const std::int64_t stop = end - start < block ? end : start + block;
+            typename Monoid::template state<V> state;
+            std::int64_t i = start;
+            const auto full = [&] { return i + lanes <= stop; };
+            while (full()) {
+                // A loop over neighbouring active packs of its own: what does not change in it is computed before it.
+                mask_t<V> mask = active(cursor<V>{i});
+                if (any(mask)) {
+                    do {
+                        f(state, cursor<V>{i}, mask);
+                        i += lanes;
+                        if (!full()) break;
+                        mask = active(cursor<V>{i});
+                    } while (any(mask));
+                } else {
+                    skipped(cursor<V>{i});
+                    i += lanes;
+                }
+            }
+            if (i < stop) {
+                const cursor<V> rest{i, static_cast<int>(stop - i)};
+                const mask_t<V> mask = active(rest);
+                if (any(mask)) f(state, rest, mask);
+                else skipped(rest);
+            }
+            Monoid::merge(total, detail::reduce_lanes<Monoid, V>(state));
+        }
+        return total;
+    }
+
     template <class V, class F>
     void each(std::int64_t begin, std::int64_t end, F&& f) const {
         constexpr std::int64_t lanes = scalar_traits<V>::lanes;

@@ -58,11 +58,16 @@ struct batch : Fields... {
 
     explicit batch(const Shape& s, const Fields&... fields) : Fields(fields)..., layout(s) {}
 
-    // Fills the record's fields in `Used` from the position. Differentiable ones become variables if Record's scalar
-    // carries derivatives. `probe` becomes non-finite if any of them is. Fields in `Optional` may be null and are then 0.
+    // Fills the record's fields in `Used`: those of the whole row, and those of one position. Differentiable ones become
+    // variables if the record's scalar carries derivatives. `probe` becomes non-finite if any of them is. Fields in
+    // `Optional` may be null and are then 0.
     template <unsigned Used, unsigned Optional = 0, class V, class Record>
-    GRPO_HD void read(cursor<V> at, std::int64_t row, Record& record, V& probe) const {
-        (read_field<Used, Optional, V, Record, Fields>(at, row, record, probe), ...);
+    GRPO_HD void read_row(std::int64_t row, Record& record, V& probe) const {
+        (read_field<Used, Optional, true, V, Record, Fields>(cursor<V>{row}, record, probe), ...);
+    }
+    template <unsigned Used, unsigned Optional = 0, class V, class Record>
+    GRPO_HD void read_token(cursor<V> at, Record& record, V& probe) const {
+        (read_field<Used, Optional, false, V, Record, Fields>(at, record, probe), ...);
     }
 
     // The inputs whose pointer is not null: what diagnostics may look at beyond what the term needs.
@@ -78,17 +83,18 @@ struct batch : Fields... {
     }
 
 private:
-    template <unsigned Used, unsigned Optional, class V, class Record, class Field>
-    GRPO_HD void read_field(cursor<V> at, std::int64_t row, Record& record, V& probe) const {
+    template <unsigned Used, unsigned Optional, bool OfRow, class V, class Record, class Field>
+    GRPO_HD void read_field(cursor<V> at, Record& record, V& probe) const {
         using tag = typename Field::tag;
-        if constexpr ((Used & tag::bit) != 0) {
+        constexpr bool of_row = detail::by_sequence_v(static_cast<const Field*>(nullptr));
+        if constexpr ((Used & tag::bit) != 0 && of_row == OfRow) {
             const auto* data = static_cast<const Field&>(*this).data.data();
-            V x(constant<V>(0));
             if constexpr ((Optional & tag::bit) != 0) {
                 if (data == nullptr) return;
             }
-            if constexpr (detail::by_sequence_v(static_cast<const Field*>(nullptr))) {
-                x = V(static_cast<element_t<V>>(data[row]));
+            V x(constant<V>(0));
+            if constexpr (of_row) {
+                x = V(static_cast<element_t<V>>(data[at.i]));
             } else {
                 x = at.load(data);
             }

@@ -60,7 +60,7 @@ struct observer {
     A* maxima;
 
     GRPO_HD void sum(int k, const V& x) const {
-        sums[k] = sums[k] + A(math::select<V>(active, x, V(constant<V>(0))));
+        add_where(sums[k], active, x);
     }
     GRPO_HD void count(int k, const mask_t<V>& which) const {
         sum(k, math::select<V>(which, V(constant<V>(1)), V(constant<V>(0))));

@@ -119,6 +119,10 @@ struct loss_rows {
 
     template <class S>
     using record = typename record_of<Batch>::template type<S>;
+    // What the term is evaluated on in the main pass: a dual number, or a plain one if no derivative is wanted.
+    static constexpr int all_slopes = slopes + (coupled ? statistics : 0);
+    template <class V>
+    using number = std::conditional_t<Outputs::any && (all_slopes > 0), dual<V, all_slopes>, V>;
 
     template <class Team>
     GRPO_HD result operator()(Team& team, std::int64_t row) const {
@@ -133,9 +137,15 @@ struct loss_rows {
         fold_statistics(team, row, begin, end, length, sums_of_row);
 
         const V weight(constant<V>(coefficient * scale));
-        const auto total = team.template fold<tallies, V>(begin, end, [&](auto& state, cursor<V> at) {
-            this->one_token(state, at, row, length, sums_of_row, weight);
-        });
+        const whole_row<V, number<V>> base = of_row<V, number<V>>(row, length);
+        // A copy that no output pointer can alias: hyper-parameters and pointers then stay in registers.
+        const loss_rows self = *this;
+        const auto total = team.template fold<tallies, V>(
+            begin, end, [&](cursor<V> at) { return self.data.layout.active(at); },
+            [&](cursor<V> at) { self.outputs.clear(at); },
+            [&](auto& state, cursor<V> at, const mask_t<V>& use) {
+                self.one_token(state, at, row, base, sums_of_row, weight, use);
+            });
         if constexpr (coupled) {
             V coupling[statistics];
             for (int k = 0; k < statistics; ++k) {
@@ -159,55 +169,54 @@ private:
         return r;
     }
 
-    // Reads one position; false in `use` for entries that add nothing.
-    template <unsigned Used, class V, class S>
-    GRPO_HD void read(cursor<V> at, std::int64_t row, const V& length, record<S>& x, mask_t<V>& use,
-                      mask_t<V>& bad) const {
-        V probe(constant<V>(0));
-        data.template read<Used>(at, row, x, probe);
-        if constexpr (requires { x.length; }) x.length = length;
+    // The part of a record that is the same in the whole row, and whether it is finite.
+    template <class V, class S>
+    struct whole_row {
+        record<S> fields;
+        V probe;
+    };
+    template <class V, class S>
+    GRPO_HD whole_row<V, S> of_row(std::int64_t row, const V& length) const {
+        whole_row<V, S> base{record<S>{}, V(constant<V>(0))};
+        data.template read_row<used>(row, base.fields, base.probe);
+        if constexpr (requires { base.fields.length; }) base.fields.length = length;
+        return base;
+    }
+    // The record of one position. `bad`: the lanes in use with a non-finite input; under `skip` they leave `use`.
+    template <class V, class S>
+    GRPO_HD record<S> read(cursor<V> at, const whole_row<V, S>& base, mask_t<V>& use, mask_t<V>& bad) const {
+        record<S> x = base.fields;
+        V probe = base.probe;
+        data.template read_token<used>(at, x, probe);
         bad = both(use, is_nonfinite(probe));
         if (policy == nonfinite::skip) use = both(use, negation(bad));
+        return x;
     }
 
     template <class Team, class V>
     GRPO_HD void fold_statistics(Team& team, std::int64_t row, std::int64_t begin, std::int64_t end, const V& length,
                                  V* out) const {
         if constexpr (statistics > 0) {
+            const whole_row<V, V> base = of_row<V, V>(row, length);
             const auto total = team.template fold<tally<statistics>, V>(begin, end, [&](auto& state, cursor<V> at) {
                 mask_t<V> use = data.layout.active(at);
                 if (!any(use)) return;
-                record<V> x;
                 mask_t<V> bad = use;
-                this->template read<used, V, V>(at, row, length, x, use, bad);
+                const record<V> x = this->read(at, base, use, bad);
                 V g[statistics];
                 write_statistics(term, x, g);
-                using A = std::remove_reference_t<decltype(state.sum[0])>;
-                for (int k = 0; k < statistics; ++k) {
-                    state.sum[k] = state.sum[k] + A(math::select<V>(use, g[k], V(constant<V>(0))));
-                }
+                for (int k = 0; k < statistics; ++k) add_where(state.sum[k], use, g[k]);
             });
             for (int k = 0; k < statistics; ++k) out[k] = V(constant<V>(total.sum[k]));
         }
     }
 
-    template <class State, class V>
-    GRPO_HD void one_token(State& state, cursor<V> at, std::int64_t row, const V& length, const V* statistic,
-                           const V& weight) const {
-        mask_t<V> use = data.layout.active(at);
-        if (!any(use)) {
-            outputs.clear(at);
-            return;
-        }
-        using A = std::remove_reference_t<decltype(state.sum[0])>;
-        const V zero(constant<V>(0));
-        const V one(constant<V>(1));
-        if (!over.needs_length() && statistics == 0) state.sum[1] = state.sum[1] + A(math::select<V>(use, one, zero));
-        constexpr int all_slopes = slopes + (coupled ? statistics : 0);
-        using S = std::conditional_t<Outputs::any && (all_slopes > 0), dual<V, all_slopes>, V>;
-        record<S> x;
+    template <class State, class V, class S>
+    GRPO_HD void one_token(State& state, cursor<V> at, std::int64_t row, const whole_row<V, S>& base,
+                           const V* statistic, const V& weight, mask_t<V> use) const {
+        if (!over.needs_length() && statistics == 0) add_where(state.sum[1], use, V(constant<V>(1)));
         mask_t<V> bad = use;
-        read<used, V, S>(at, row, length, x, use, bad);
+        record<S> x = read(at, base, use, bad);
         if (any(bad)) note_nonfinite(state, at, bad);
         S sums_of_row[statistics > 0 ? statistics : 1];
         for (int k = 0; k < statistics; ++k) {
@@ -219,25 +228,23 @@ private:
         }
         if constexpr (requires { x.sums; }) x.sums = sums_of_row;
         const S f = term(x);
-        state.sum[0] = state.sum[0] + A(math::select<V>(use, V(value(f)), zero));
+        add_where(state.sum[0], use, V(value(f)));
         if constexpr (coupled) {
-            for (int k = 0; k < statistics; ++k) {
-                state.sum[at_coupling + k] =
-                    state.sum[at_coupling + k] + A(math::select<V>(use, f.d[slopes + k], zero));
-            }
+            for (int k = 0; k < statistics; ++k) add_where(state.sum[at_coupling + k], use, f.d[slopes + k]);
         }
         outputs.template write<active_slopes>(at, f, weight, use);
-        if constexpr (Observed) see(state, at, row, length, statistic, use);
+        if constexpr (Observed) see(state, at, row, base, statistic, use);
     }
 
-    template <class State, class V>
-    GRPO_HD void see(State& state, cursor<V> at, std::int64_t row, const V& length, const V* statistic,
+    template <class State, class V, class S>
+    GRPO_HD void see(State& state, cursor<V> at, std::int64_t row, const whole_row<V, S>& base, const V* statistic,
                      const mask_t<V>& use) const {
         record<V> x;
         V probe(constant<V>(0));
-        data.template read<seen, seen & ~used>(at, row, x, probe);
+        data.template read_row<seen, seen & ~used>(row, x, probe);
+        data.template read_token<seen, seen & ~used>(at, x, probe);
         if constexpr (requires { x.sums; }) {
-            x.length = length;
+            x.length = base.fields.length;
             x.sums = statistic;
         }
         using A = std::remove_reference_t<decltype(state.sum[0])>;
@@ -247,8 +254,7 @@ private:
     template <class State, class V>
     GRPO_HD void note_nonfinite(State& state, cursor<V> at, const mask_t<V>& bad) const {
         if (policy == nonfinite::propagate) return;
-        using A = std::remove_reference_t<decltype(state.sum[0])>;
-        state.sum[2] = state.sum[2] + A(math::select<V>(bad, V(constant<V>(1)), V(constant<V>(0))));
+        add_where(state.sum[2], bad, V(constant<V>(1)));
         const std::int64_t i = at.i + first_lane<V>(bad);
         if (i < state.first) state.first = i;
     }
@@ -256,13 +262,13 @@ private:
     template <class Team, class V>
     GRPO_HD void spread_coupling(Team& team, std::int64_t row, std::int64_t begin, std::int64_t end, const V& length,
                                  const V* coupling) const {
+        using S = dual<V, slopes>;
+        const whole_row<V, S> base = of_row<V, S>(row, length);
         team.template each<V>(begin, end, [&](cursor<V> at) {
             mask_t<V> use = data.layout.active(at);
             if (!any(use)) return;
-            using S = dual<V, slopes>;
-            record<S> x;
             mask_t<V> bad = use;
-            this->template read<used, V, S>(at, row, length, x, use, bad);
+            const record<S> x = this->read(at, base, use, bad);
             S g[statistics];
             write_statistics(term, x, g);
             for (int k = 0; k < statistics; ++k) {

@@ -50,7 +50,7 @@ struct float_exp {
 
     explicit float_exp(const pack& x) {
         n = xsimd::nearbyint(x * pack(1.44269504f));
-        const pack r = xsimd::fnma(n, pack(-2.12194440e-4f), xsimd::fnma(n, pack(0.693359375f), x));
+        const pack r = xsimd::fma(n, pack(2.12194440e-4f), xsimd::fma(n, pack(-0.693359375f), x));
         pack p = xsimd::fma(pack(1.38825143e-3f), r, pack(8.36654752e-3f));
         p = xsimd::fma(p, r, pack(4.16672006e-2f));
         p = xsimd::fma(p, r, pack(0.166665435f));
@@ -115,6 +115,16 @@ struct scalar_traits<xsimd::batch<T, A>> {
         } else {
             return xsimd::expm1(x);
         }
+    }
+
+    static void add_where(pack& total, const mask& m, const pack& x) {
+#if defined(__AVX512F__)
+        if constexpr (pack::size == 16 && sizeof(T) == 4) {
+            total = _mm512_mask_add_ps(total, m, total, x);
+            return;
+        }
+#endif
+        total = total + xsimd::select(m, x, pack(T(0)));
     }
 
     static T sum(const pack& x) {
