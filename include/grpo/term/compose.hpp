@@ -116,11 +116,11 @@ auto reduced(const Term& t, F&& f) {
 // The loss that is 0 and reads nothing.
 struct no_term {
     static constexpr unsigned needs = 0;
-    template <class S>
-    GRPO_HD S operator()(const token<S>&) const { return S(constant<S>(0)); }
+    template <template <class> class Record, class S>
+    GRPO_HD S operator()(const Record<S>&) const { return S(constant<S>(0)); }
 };
 
-// How two terms are joined. Op is a functor on two scalars.
+// How two terms of one record (token, or pair of preference.hpp) are joined. Op is a functor on two scalars.
 template <class Op, term A, term B>
 struct joined_term {
     static constexpr unsigned needs = A::needs | B::needs;
@@ -129,8 +129,8 @@ struct joined_term {
     A a;
     B b;
 
-    template <class S>
-    GRPO_HD S operator()(const token<S>& t) const {
+    template <template <class> class Record, class S>
+    GRPO_HD S operator()(const Record<S>& t) const {
         if constexpr (detail::statistics_of<B>() == 0 || detail::statistics_of<A>() == 0) {
             return Op{}(S(a(t)), S(b(t)));
         } else {
@@ -200,8 +200,8 @@ struct scaled_term {
     double scale;
     A a;
 
-    template <class S>
-    GRPO_HD S operator()(const token<S>& t) const { return S(constant<S>(scale) * a(t)); }
+    template <template <class> class Record, class S>
+    GRPO_HD S operator()(const Record<S>& t) const { return S(constant<S>(scale) * a(t)); }
     template <class S>
     GRPO_HD void write_statistics(const token<S>& t, S* out) const { detail::write_statistics(a, t, out); }
     template <class S>
