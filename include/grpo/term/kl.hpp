@@ -1,4 +1,10 @@
-// KL terms: estimators of KL(π_θ ‖ π_ref) from the sampled token, r = logp - logp_ref.
+// KL terms: estimators of KL(π_θ ‖ π_ref) from the sampled token, with r = logp - logp_ref.
+//
+//   kl{}                                                     k3 with its own gradient
+//   kl_penalty<kl_estimator::k1, kl_gradient::k2>{}          any value with any gradient (R1.23)
+//
+// On-policy, the expected gradients are (R1.24): k1 own: 0. k2 own, any value with the k2 gradient, and any value with
+// `score` whose own gradient has expectation 0 (k1): the gradient of KL(π_θ ‖ π_ref). k3 own: that of KL(π_ref ‖ π_θ).
 #pragma once
 
 #include <grpo/detail/config.hpp>
@@ -9,18 +15,102 @@
 
 namespace grpo::inline v0 {
 
-// k3 = e^-r - 1 + r, never negative; derivative 1 - e^-r (arXiv 2402.03300, eq. 4; Schulman, "Approximating KL
-// Divergence"). Written as expm1(-r) + r, and its slope as -expm1(-r): float e^d - d - 1 is 4.7 % off at d = 1e-3.
-struct kl {
-    static constexpr unsigned needs = input::logp::bit | input::logp_ref::bit;
+namespace math {
+
+// e^x - 1 - x, never negative. Near 0 by its series (0.5 for float, 0.06 for double: where expm1(x) - x has lost as much
+// as the series leaves out), so the relative error in float is below 1e-6 (R1.21). The derivative is expm1(x).
+template <class S>
+GRPO_HD S exp_remainder(const S& x) {
+    if constexpr (detail::differentiable<S>) {
+        const constant_t<S> v = value(x);
+        return scalar_traits<S>::chain(math::exp_remainder(v), math::expm1(v), x);
+    } else {
+        constexpr double near = sizeof(element_t<S>) <= 4 ? 0.5 : 0.06;
+        constexpr int terms = 8;
+        S series = constant<S>(1);
+        for (int n = terms + 1; n > 2; --n) series = constant<S>(1) + x * series * constant<S>(1.0 / n);
+        const S edge = constant<S>(near);
+        return math::select<S>(math::abs(x) < edge, S(constant<S>(0.5) * x * x * series), S(math::expm1(x) - x));
+    }
+}
+
+}  // namespace math
+
+enum class kl_estimator {
+    k1,   // r: unbiased, any sign
+    k2,   // ½ r²
+    k3,   // e^-r - 1 + r: unbiased, never negative
+    abs,  // |r|, derivative 0 at 0
+};
+
+enum class kl_gradient {
+    own,                  // of the value as written
+    k2,                   // straight-through: r, whatever the value and the clamps (verl's names ending in '+')
+    score,                // of value · π_θ / sg(π_θ): the score-function term is added (arXiv 2506.09477)
+    importance,           // value · ρ, ρ = π_θ / π_old with its gradient (DeepSeek-V3.2, arXiv 2512.02556)
+    sequence_importance,  // value · e^(mean_t log ρ), the exact gradient of the whole row
+};
+
+// The estimator with one of the gradients. `bound` clamps r before it is exponentiated, `output` the product; a clamped
+// token has derivative 0 (or that of the unclamped, with outside::straight_through), and where r is clamped the factor of
+// `score` and `importance` is a constant. Defaults: r in ±20 (verl, NeMo RL); no output clamp (verl, NeMo RL, OpenRLHF
+// and AReaL use ±10). `ratio` bounds log ρ of the importance weights.
+// k3 is computed as expm1(-r) + r: float e^d - d - 1 is 4.7 % off at d = 1e-3 (arXiv 2402.03300, eq. 4).
+template <kl_estimator Value = kl_estimator::k3, kl_gradient Gradient = kl_gradient::own>
+struct kl_penalty {
+    static constexpr bool weighted = Gradient == kl_gradient::importance || Gradient == kl_gradient::sequence_importance;
+    static constexpr unsigned needs =
+        input::logp::bit | input::logp_ref::bit | (weighted ? input::logp_old::bit : 0u);
+    static constexpr int statistics = Gradient == kl_gradient::sequence_importance ? 1 : 0;
     safety_bound bound{};
+    safety_bound output{.bound = math::unbounded};
+    safety_bound ratio{};
 
     template <class S>
+    GRPO_HD S statistic(const token<S>& t) const { return t.log_ratio(); }
+    template <class S>
     GRPO_HD S operator()(const token<S>& t) const {
-        const S d = bound(S(t.logp_ref - t.logp));
-        const constant_t<S> em = math::expm1(value(d));
-        return scalar_traits<S>::chain(constant_t<S>(em - value(d)), em, d);
+        const S r = t.logp - t.logp_ref;
+        const S x = estimate(bound(r));
+        if constexpr (Gradient == kl_gradient::own) {
+            return output(x);
+        } else if constexpr (Gradient == kl_gradient::k2) {
+            return scalar_traits<S>::chain(value(output(x)), value(r), r);
+        } else {
+            return output(S(x * factor(t, r)));
+        }
+    }
+    template <class S>
+    GRPO_HD flags<S> flagged(const token<S>& t) const {
+        const S r = t.logp - t.logp_ref;
+        S x = estimate(bound(r));
+        if constexpr (weighted) x = x * factor(t, r);
+        flags<S> f = detail::no_flags<S>();
+        f.clamped = detail::either(bound.exceeded(r), output.exceeded(x));
+        return f;
+    }
+    problem validate(const char* function) const {
+        return detail::first_of(bound.validate(function), output.validate(function), ratio.validate(function));
+    }
+
+private:
+    template <class S>
+    GRPO_HD static S estimate(const S& r) {
+        if constexpr (Value == kl_estimator::k1) return r;
+        if constexpr (Value == kl_estimator::k2) return S(constant<S>(0.5) * math::square(r));
+        if constexpr (Value == kl_estimator::k3) return math::exp_remainder(S(-r));
+        if constexpr (Value == kl_estimator::abs) return math::abs(r);
+    }
+    template <class S>
+    GRPO_HD S factor(const token<S>& t, const S& r) const {
+        S w = carry<S>(constant<S>(1), t.logp);
+        if constexpr (Gradient == kl_gradient::importance) w = math::exp(ratio(t.log_ratio()));
+        if constexpr (Gradient == kl_gradient::sequence_importance) w = math::exp(ratio(t.sequence_mean()));
+        if (bound.gradient == outside::straight_through) return w;
+        return math::select<S>(bound.exceeded(r), detach(w), w);
     }
 };
+
+using kl = kl_penalty<>;
 
 }  // namespace grpo::inline v0

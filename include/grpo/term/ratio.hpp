@@ -15,6 +15,12 @@ enum class outside {
     straight_through,  // 1: as if it had not been clamped
 };
 
+// A scalar with the value v and the derivatives of x: carry(1, logp) is π / sg(π).
+template <class S>
+GRPO_HD S carry(const constant_t<S>& v, const S& x) {
+    return scalar_traits<S>::chain(v, constant<S>(1), x);
+}
+
 // Clamps x to [-bound, bound] before it is exponentiated. 20 is verl's and OpenRLHF's bound for log-ratios (e^20 is 4.9e8,
 // finite in float); math::unbounded switches it off, and e^x then overflows float beyond 88.7 (R1.19, R1.20).
 struct safety_bound {
@@ -26,7 +32,7 @@ struct safety_bound {
         const constant_t<S> b = constant<S>(bound);
         const S clamped = math::clamp(x, constant_t<S>(-b), b);
         if (gradient == outside::zero) return clamped;
-        return S(x - detach(x) + value(clamped));
+        return carry<S>(value(clamped), x);
     }
     template <class S>
     GRPO_HD mask_t<S> exceeded(const S& x) const {
@@ -39,5 +45,35 @@ struct safety_bound {
 namespace math {
 inline constexpr double unbounded = 1e30;
 }
+
+namespace detail {
+
+// max(-A ρ, -A clip(ρ, 1 - low, 1 + high)); a tie takes the unclipped side.
+template <class S>
+GRPO_HD S clipped_surrogate(const constant_t<S>& advantage, const S& ratio, double low, double high) {
+    const S kept = math::clamp(ratio, constant<S>(1 - low), constant<S>(1 + high));
+    return math::max(S(-advantage * ratio), S(-advantage * kept));
+}
+
+// A < 0 and x < low; A > 0 and high < x.
+template <class S>
+GRPO_HD flags<S> beyond(const constant_t<S>& advantage, const S& x, double low, double high, const mask_t<S>& clamped) {
+    const constant_t<S> zero = constant<S>(0);
+    return {both(advantage < zero, x < S(constant<S>(low))), both(zero < advantage, S(constant<S>(high)) < x), clamped};
+}
+
+inline problem not_above(const char* function, const char* argument, double got, double least) {
+    if (got > least) return {};
+    return complain(function, argument, "is %g, but must be above %g", got, least);
+}
+
+// What every clip checks: the widths of its interval, and its safety bound.
+inline problem clip_range(const char* function, const char* low_name, double low, const char* high_name, double high,
+                          const safety_bound& bound) {
+    return first_of(below(function, low_name, low, 0.0), below(function, high_name, high, 0.0),
+                    bound.validate(function));
+}
+
+}  // namespace detail
 
 }  // namespace grpo::inline v0

@@ -29,6 +29,7 @@ struct token {
     constant logp_teacher{};   // log π_teacher
     constant advantage{};      // Â
     constant weight{};         // rollout-correction weight, a constant
+    constant keep{};           // 1 where a selection over the batch picked this token, else 0
     constant label{};          // 1 where the output counts as correct, else 0
     constant value_old{};      // V_t before the update
     constant returns{};        // R_t, the critic's target
@@ -132,6 +133,13 @@ struct returns : token_input {
     template <class R>
     GRPO_HD static auto& of(R& r) { return r.returns; }
 };
+struct keep : token_input {
+    static constexpr unsigned bit = 1u << 12;
+    static constexpr bool differentiable = false;
+    static constexpr const char* name = "keep";
+    template <class R>
+    GRPO_HD static auto& of(R& r) { return r.keep; }
+};
 
 }  // namespace input
 
@@ -180,6 +188,7 @@ template <class C> auto logp_rollout(const C& x) { return field_of<input::logp_r
 template <class C> auto logp_teacher(const C& x) { return field_of<input::logp_teacher>(x); }
 template <class C> auto advantage(const C& x) { return field_of<input::advantage>(x); }
 template <class C> auto weight(const C& x) { return field_of<input::weight>(x); }
+template <class C> auto keep(const C& x) { return field_of<input::keep>(x); }
 template <class C> auto label(const C& x) { return field_of<input::label>(x); }
 template <class C> auto values_old(const C& x) { return field_of<input::value_old>(x); }
 template <class C> auto returns(const C& x) { return field_of<input::returns>(x); }
