@@ -63,7 +63,7 @@ bool selected_term(const test_case& c, Run&& run) {
     const grpo::safety_bound bound = vectors::safety_bound_of(c);
     const grpo::clipped clip{p("low"), p("high"), bound};
     if (m == "kl_cov") run(grpo::kl_cov{p("coef"), bound});
-    else if (m == "clip_cov" || m == "entropy_quantile" || m == "logp_error_mask" || m == "m2po") run(grpo::kept{} * clip);
+    else if (m == "clip_cov" || m == "entropy_quantile" || m == "logp_error_mask" || m == "m2po") run(grpo::selected{} * clip);
     else if (m == "off_policy_mask" && c.has("logp_rollout")) {
         run(grpo::off_policy_mask_by<grpo::input::logp_rollout>{p("delta")} * clip);
     } else if (m == "off_policy_mask") run(grpo::off_policy_mask{p("delta")} * clip);

@@ -2,8 +2,8 @@
 // with derivative 0 even if the term overflowed there (R1.15).
 //
 //   rollout_weighted{} * clipped{}                      truncated importance sampling, IcePop (weights: correction.hpp)
-//   kept{} * clipped{}                                  Clip-Cov, entropy quantile, M2PO (masks: correction.hpp)
-//   off_policy_mask{.delta = 0.1} * kept{} * clipped{} + 0.04 * kl{}
+//   selected{} * clipped{}                                  Clip-Cov, entropy quantile, M2PO (masks: correction.hpp)
+//   off_policy_mask{.delta = 0.1} * selected{} * clipped{} + 0.04 * kl{}
 #pragma once
 
 #include <concepts>
@@ -66,7 +66,7 @@ struct rollout_weighted {
 
 // 1 where a selection made beforehand over the batch keeps the token, else 0. Denominators are unchanged; for a selection
 // that shrinks them use shape.where(keep) instead.
-struct kept {
+struct selected {
     static constexpr unsigned needs = input::keep::bit;
     static constexpr bool is_factor = true;
     template <class S>
