@@ -3,8 +3,8 @@
 //   kl{}                                                     k3 with its own gradient
 //   kl_penalty<kl_estimator::k1, kl_gradient::k2>{}          any value with any gradient (R1.23)
 //
-// On-policy, the expected gradients are (R1.24): k1 own: 0. k2 own, any value with the k2 gradient, and any value with
-// `score` whose own gradient has expectation 0 (k1): the gradient of KL(π_θ ‖ π_ref). k3 own: that of KL(π_ref ‖ π_θ).
+// On-policy, in expectation (R1.24): the k2 gradient, and `score` and `importance` of k1 and k3, are the gradient of
+// KL(π_θ ‖ π_ref); so is that of k2's own. k1's own is 0, and k3's own is the gradient of KL(π_ref ‖ π_θ).
 #pragma once
 
 #include <grpo/detail/config.hpp>
