@@ -15,27 +15,6 @@
 
 namespace grpo::inline v0 {
 
-namespace math {
-
-// e^x - 1 - x, never negative. Near 0 by its series (0.5 for float, 0.06 for double: where expm1(x) - x has lost as much
-// as the series leaves out), so the relative error in float is below 1e-6 (R1.21). The derivative is expm1(x).
-template <class S>
-GRPO_HD S exp_remainder(const S& x) {
-    if constexpr (detail::differentiable<S>) {
-        const constant_t<S> v = value(x);
-        return scalar_traits<S>::chain(math::exp_remainder(v), math::expm1(v), x);
-    } else {
-        constexpr double near = sizeof(element_t<S>) <= 4 ? 0.5 : 0.06;
-        constexpr int terms = 8;
-        S series = constant<S>(1);
-        for (int n = terms + 1; n > 2; --n) series = constant<S>(1) + x * series * constant<S>(1.0 / n);
-        const S edge = constant<S>(near);
-        return math::select<S>(math::abs(x) < edge, S(constant<S>(0.5) * x * x * series), S(math::expm1(x) - x));
-    }
-}
-
-}  // namespace math
-
 enum class kl_estimator {
     k1,   // r: unbiased, any sign
     k2,   // ½ r²

@@ -46,6 +46,7 @@ template <class A>
 struct float_exp {
     using pack = xsimd::batch<float, A>;
     pack n;
+    pack tail;  // q - r
     pack q;
 
     explicit float_exp(const pack& x) {
@@ -55,7 +56,8 @@ struct float_exp {
         p = xsimd::fma(p, r, pack(4.16672006e-2f));
         p = xsimd::fma(p, r, pack(0.166665435f));
         p = xsimd::fma(p, r, pack(0.49999997f));
-        q = xsimd::fma(p, pack(r * r), r);
+        tail = p * (r * r);
+        q = tail + r;
     }
 
     // x · 2^n for |n| <= 254.
@@ -114,6 +116,18 @@ struct scalar_traits<xsimd::batch<T, A>> {
             return xsimd::fma(s, e.q, pack(s - pack(1.0f)));
         } else {
             return xsimd::expm1(x);
+        }
+    }
+
+    // e^x - 1 - x from the same reduction: where n = 0 it is the polynomial itself, so nothing cancels.
+    static math::exp_parts<pack> exp_split(const pack& x) {
+        if constexpr (std::is_same_v<T, float>) {
+            const detail::float_exp<A> e(detail::float_exp<A>::inside(x));
+            const pack s = detail::float_exp<A>::scale(pack(1.0f), e.n);
+            const pack em = xsimd::fma(s, e.q, pack(s - pack(1.0f)));
+            return {xsimd::select(e.n == pack(0.0f), e.tail, pack(em - x)), em};
+        } else {
+            return lane_by_lane(x);
         }
     }
 
@@ -219,6 +233,16 @@ struct scalar_traits<xsimd::batch<T, A>> {
     }
 
 private:
+    static math::exp_parts<pack> lane_by_lane(const pack& x) {
+        alignas(64) T in[pack::size], remainder[pack::size], em[pack::size];
+        x.store_aligned(in);
+        for (std::size_t k = 0; k < pack::size; ++k) {
+            const math::exp_parts<T> one = math::exp_split(in[k]);
+            remainder[k] = one.remainder;
+            em[k] = one.expm1;
+        }
+        return {pack::load_aligned(remainder), pack::load_aligned(em)};
+    }
     static pack iota() {
         alignas(64) T index[pack::size];
         for (std::size_t k = 0; k < pack::size; ++k) index[k] = static_cast<T>(k);
