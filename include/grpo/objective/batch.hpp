@@ -85,24 +85,24 @@ struct batch : Fields... {
 private:
     template <unsigned Used, unsigned Optional, bool OfRow, class V, class Record, class Field>
     GRPO_HD void read_field(cursor<V> at, Record& record, V& probe) const {
-        using tag = typename Field::tag;
+        using which = typename Field::tag;
         constexpr bool of_row = detail::by_sequence_v(static_cast<const Field*>(nullptr));
-        if constexpr ((Used & tag::bit) != 0 && of_row == OfRow) {
-            const auto* data = static_cast<const Field&>(*this).data.data();
-            if constexpr ((Optional & tag::bit) != 0) {
-                if (data == nullptr) return;
+        if constexpr ((Used & which::bit) != 0 && of_row == OfRow) {
+            const auto* entries = static_cast<const Field&>(*this).data.data();
+            if constexpr ((Optional & which::bit) != 0) {
+                if (entries == nullptr) return;
             }
             V x(constant<V>(0));
             if constexpr (of_row) {
-                x = V(static_cast<element_t<V>>(data[at.i]));
+                x = V(static_cast<element_t<V>>(entries[at.i]));
             } else {
-                x = at.load(data);
+                x = at.load(entries);
             }
             probe = probe + x;
-            auto& place = tag::of(record);
+            auto& place = which::of(record);
             using S = std::remove_reference_t<decltype(place)>;
-            if constexpr (tag::differentiable && detail::differentiable<S>) {
-                place = S::variable(x, detail::slot(Used & differentiable, tag::bit));
+            if constexpr (which::differentiable && detail::differentiable<S>) {
+                place = S::variable(x, detail::slot(Used & differentiable, which::bit));
             } else {
                 place = S(x);
             }
@@ -112,14 +112,14 @@ private:
     template <class Field>
     problem validate_field(const char* function, unsigned used) const {
         if ((used & Field::tag::bit) == 0) return {};
-        const auto& data = static_cast<const Field&>(*this).data;
+        const auto& entries = static_cast<const Field&>(*this).data;
         constexpr bool rows = detail::by_sequence_v(static_cast<const Field*>(nullptr));
-        if (const problem p = detail::wrong_size(function, Field::tag::name, data.size(),
+        if (const problem p = detail::wrong_size(function, Field::tag::name, entries.size(),
                                                  rows ? layout.rows() : layout.extent(),
                                                  rows ? "sequences" : "positions")) {
             return p;
         }
-        return detail::null_pointer(function, Field::tag::name, data.data(), data.size());
+        return detail::null_pointer(function, Field::tag::name, entries.data(), entries.size());
     }
 };
 
