@@ -26,17 +26,7 @@ struct kept_value {
 //   scan<V>(b, e, f, g)               from the last position to the first: x = f(cursor)(x), then g(cursor, x)
 //   scan<V>(b, e, x, f, g)            the same, with f(cursor, next): next is the value of the nearest later position
 //                                     that x(cursor), a kept_value, keeps; 0 beyond the last
-//   scan<V>(b, e, x, f, g)            the same, where f(cursor, next) also gets the nearest later value of x(cursor) that
-//                                     is kept (0 beyond the end)
 //   leader()                          true in exactly one lane
-
-// A value, and where it is one: what a scan hands to earlier positions.
-template <class V>
-struct kept {
-    V value;
-    mask_t<V> mask;
-};
-
 struct serial_team {
     template <class T>
     using vector = T;
