@@ -6,6 +6,7 @@
 //   r.loss(n); r.nonfinite; r.first_nonfinite;
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <type_traits>
 
@@ -70,7 +71,7 @@ struct loss_result {
 
 namespace detail {
 
-template <class Term, class Batch>
+template <class Term, class Batch, bool Diagnosed>
 consteval void check_inputs() {
     constexpr unsigned missing = Term::needs & ~Batch::has;
     static_assert(!(missing & input::logp::bit), "grpo: this term needs logp: add grpo::logp(...) to the batch");
@@ -86,6 +87,10 @@ consteval void check_inputs() {
                   "grpo: this term needs entropy: add grpo::entropy(...) to the batch, or drop the entropy bonus");
     static_assert(!(missing & input::weight::bit),
                   "grpo: this term needs weight: add grpo::weight(...) (see correction.hpp), or drop rollout_weighted");
+    using record = typename record_of<Batch>::template type<float>;
+    input_sentences<record>::template check<missing>();
+    static_assert(!Diagnosed || std::same_as<record, token<float>>,
+                  "grpo: diagnosed() looks at tokens: evaluate a loss on pairs or steps without it");
     static_assert(missing == 0, "grpo: this term needs an input that the batch lacks: see the term's `needs`");
 }
 
@@ -121,7 +126,7 @@ template <class Exec, class Term, bool Diagnosed, class Batch, class... Outputs>
 problem try_accumulate(loss_result& total, Exec&& exec, const objective<Term, Diagnosed>& loss, const Batch& b,
                        double denominator, const Outputs&... outputs) {
     constexpr const char* function = "evaluate";
-    detail::check_inputs<Term, Batch>();
+    detail::check_inputs<Term, Batch, Diagnosed>();
     if (!(denominator >= 0) || detail::is_nonfinite(denominator)) {
         return detail::complain(function, "denominator", "is %g, but must be finite and at least %g", denominator, 0.0);
     }

@@ -131,6 +131,13 @@ struct record_of<batch<Shape, First, Fields...>> {
     template <class S>
     using type = typename First::tag::template record<S>;
 };
+
+// Specialise for a record to name, at compile time, the input that a term needs and a batch lacks.
+template <class Record>
+struct input_sentences {
+    template <unsigned Missing>
+    static consteval void check() {}
+};
 }  // namespace detail
 
 template <class Shape, class... Fields>

@@ -12,6 +12,7 @@
 
 #include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
+#include <grpo/objective/batch.hpp>
 #include <grpo/scalar.hpp>
 #include <grpo/term/compose.hpp>
 #include <grpo/term/token.hpp>
@@ -149,6 +150,30 @@ template <class C> auto d_gold(C&& out) { return gradient_of<input::gold>(out); 
 // clang-format on
 
 namespace detail {
+
+template <>
+struct input_sentences<pair<float>> {
+    template <unsigned Missing>
+    static consteval void check() {
+        constexpr unsigned references = input::ref_chosen::bit | input::ref_rejected::bit;
+        constexpr unsigned lengths = input::chosen_length::bit | input::rejected_length::bit | input::gold_length::bit;
+        static_assert(!(Missing & input::chosen::bit), "grpo: this term needs chosen: add grpo::chosen(...) to the batch");
+        static_assert(!(Missing & input::rejected::bit),
+                      "grpo: this term needs rejected: add grpo::rejected(...) to the batch");
+        static_assert(!(Missing & input::gold::bit),
+                      "grpo: this term needs gold: add grpo::gold(...) to the batch, or use cpo, which needs no third response");
+        static_assert(!(Missing & references), "grpo: this term needs ref_chosen and ref_rejected: add them to the batch, "
+                                               "or use contrastive, simpo or cpo, which need no reference");
+        static_assert(!(Missing & lengths), "grpo: this term is per token and needs lengths: add grpo::chosen_length(...), "
+                                            "grpo::rejected_length(...) or grpo::gold_length(...) to the batch");
+        static_assert(!(Missing & input::margin::bit),
+                      "grpo: this term needs margin: add grpo::margin(...) to the batch (aot: see aot_match)");
+        static_assert(!(Missing & input::pair_weight::bit),
+                      "grpo: this term needs pair_weight: add grpo::pair_weight(...) to the batch (see wpo_weights)");
+        static_assert(!(Missing & input::preferred::bit),
+                      "grpo: this term needs preferred: add grpo::preferred(...) to the batch, or drop judged");
+    }
+};
 
 inline constexpr unsigned responses = input::chosen::bit | input::rejected::bit;
 inline constexpr unsigned both_policies = responses | input::ref_chosen::bit | input::ref_rejected::bit;

@@ -121,17 +121,10 @@ struct two_class_rows {
     double scale;
 
     template <class Team>
-    GRPO_HD row_result<3, 0> operator()(Team& team, std::int64_t row) const {
-        using V = compute_of<T>;
-        const auto total = team.template fold<tally<3>, V>(
+    GRPO_HD auto operator()(Team& team, std::int64_t row) const {
+        using V = double;  // steps are few, and pairs of logits do not fill packs
+        return team.template fold<tally<3>, V>(
             layout.begin(row), layout.end(row), [&](auto& state, cursor<V> at) { this->one_position(state, at); });
-        row_result<3, 0> r{};
-        for (int k = 0; k < 3; ++k) r.sum[k] = total.sum[k];
-        r.first = total.first;
-        r.length = static_cast<std::int64_t>(total.sum[1]);
-        r.coefficient = 1.0;
-        r.weight = total.sum[1];
-        return r;
     }
 
 private:
@@ -156,6 +149,16 @@ private:
         d[2 * at.i + 1] = static_cast<Out>(slope);
     }
 };
+
+// One row's sums: loss, steps, non-finite steps.
+inline void add_steps(loss_result& onto, const tally<3>::state<double>& row) {
+    const std::int64_t steps = static_cast<std::int64_t>(row.sum[1]);
+    onto.sum += row.sum[0];
+    onto.weight += row.sum[1];
+    onto.count = onto.count + totals{1, steps > 0 ? 1 : 0, steps};
+    onto.nonfinite += static_cast<std::int64_t>(row.sum[2]);
+    if (onto.first_nonfinite < 0 && row.first != no_index) onto.first_nonfinite = row.first;
+}
 
 }  // namespace detail
 
@@ -184,7 +187,7 @@ loss_result step_loss(Exec&& exec, const Shape& layout, const X& logits, const L
     const double scale = denominator > 0 ? 1.0 / denominator : 0.0;
     loss_result total;
     exec.fold(layout.rows(), total, detail::two_class_rows<Shape, T, L, D>{layout, x, y, d, scale},
-              [](loss_result& onto, const detail::row_result<3, 0>& row) { onto.add(row, 0); });
+              [](loss_result& onto, const tally<3>::state<double>& row) { detail::add_steps(onto, row); });
     return total;
 }
 template <shape Shape, class X, class Labels, class Out>
