@@ -51,12 +51,12 @@ struct loss_result {
     double loss() const { return loss(weight); }
 
     // One more row: the rows' order is the order of the additions.
-    template <int Sums, int Maxima>
-    void add(const detail::row_result<Sums, Maxima>& row, int metrics_at) {
+    template <class Body>
+    void add(const typename Body::result& row) {
         if (row.length > 0) {
-            sum += row.coefficient * row.sum[0];
-            if (Maxima > 0) {
-                detail::add_row(metrics, row.sum + metrics_at, row.maximum, row.coefficient,
+            sum += row.coefficient * row.total.sum[0];
+            if constexpr (Body::maxima > 0) {
+                detail::add_row(metrics, row.total.sum + Body::at_metrics, row.total.maximum, row.coefficient,
                                 static_cast<double>(row.length));
             }
         }
@@ -64,8 +64,8 @@ struct loss_result {
         count.sequences += 1;
         count.nonempty += row.length > 0 ? 1 : 0;
         count.tokens += row.length;
-        nonfinite += static_cast<std::int64_t>(row.sum[2]);
-        if (first_nonfinite < 0 && row.first != detail::no_index) first_nonfinite = row.first;
+        nonfinite += static_cast<std::int64_t>(row.total.sum[1]);
+        if (first_nonfinite < 0 && row.total.first != detail::no_index) first_nonfinite = row.total.first;
     }
 };
 
@@ -114,7 +114,7 @@ problem run(loss_result& onto, Exec&& exec, const Term& term, const aggregation&
     const double scale = denominator > 0 ? 1.0 / denominator : 0.0;
     const body rows{term, b, output_set<Outputs...>(outputs...), over, scale, policy};
     exec.fold(b.layout.rows(), onto, rows,
-              [](loss_result& total, const typename body::result& row) { total.add(row, body::at_metrics); });
+              [](loss_result& total, const typename body::result& row) { total.template add<body>(row); });
     return {};
 }
 

@@ -119,6 +119,26 @@ struct masked;
 
 namespace detail {
 
+// How many of n entries are not 0. Byte masks eight at a time: a byte's top bit of (x & 0x7f..) + 0x7f.. | x is set
+// exactly where the byte is not 0, and a multiplication adds the eight of them up.
+template <class M>
+GRPO_HD std::int64_t count_nonzero(const M* p, std::int64_t n) {
+    std::int64_t count = 0;
+    std::int64_t i = 0;
+    if constexpr (sizeof(M) == 1) {
+        constexpr std::uint64_t low = 0x7f7f7f7f7f7f7f7fu;
+        constexpr std::uint64_t ones = 0x0101010101010101u;
+        for (; i + 8 <= n; i += 8) {
+            std::uint64_t x;
+            __builtin_memcpy(&x, p + i, 8);
+            const std::uint64_t set = ((((x & low) + low) | x) >> 7) & ones;
+            count += static_cast<std::int64_t>((set * ones) >> 56);
+        }
+    }
+    for (; i < n; ++i) count += p[i] != M(0) ? 1 : 0;
+    return count;
+}
+
 // What every shape shares: all entries active unless masked, and .where(mask).
 template <class Self>
 struct shape_base {
@@ -212,10 +232,7 @@ struct masked : Shape {
         return at.marked(mask.data());
     }
     GRPO_HD std::int64_t count_active(std::int64_t row) const {
-        std::int64_t active = 0;
-        const std::int64_t last = this->end(row);
-        for (std::int64_t i = this->begin(row); i < last; ++i) active += mask[i] != M(0) ? 1 : 0;
-        return active;
+        return detail::count_nonzero(mask.data() + this->begin(row), this->end(row) - this->begin(row));
     }
     problem validate(const char* function) const {
         if (const problem p = Shape::validate(function)) return p;

@@ -53,11 +53,6 @@ public:
         }
     }
 
-    // Whether coefficient and weight depend on the row's token count, so that it must be known before the tokens.
-    GRPO_HD bool needs_length() const {
-        return mode_ == mode::sequence_mean || mode_ == mode::power;
-    }
-
     GRPO_HD double coefficient(std::int64_t row, std::int64_t n) const {
         if (n == 0) return 0.0;
         switch (mode_) {

@@ -82,11 +82,9 @@ private:
 };
 
 // What one row adds to the result.
-template <int Sums, int Maxima>
+template <class State>
 struct row_result {
-    double sum[Sums];
-    double maximum[Maxima > 0 ? Maxima : 1];
-    std::int64_t first;
+    State total;
     std::int64_t length;
     double coefficient;
     double weight;
@@ -102,13 +100,13 @@ struct loss_rows {
     static constexpr int slopes = slot(active_slopes, 1u << 31);
     static constexpr int statistics = statistics_of<Term>();
     static constexpr bool coupled = couples<Term>() && Outputs::any;
-    // Sums: the loss, active tokens, non-finite tokens, one per statistic, then the diagnostics.
-    static constexpr int at_coupling = 3;
+    // Sums: the loss, non-finite tokens, one per statistic, then the diagnostics.
+    static constexpr int at_coupling = 2;
     static constexpr int at_metrics = at_coupling + statistics;
     static constexpr int sums = at_metrics + (Observed ? metric_sums : 0);
     static constexpr int maxima = Observed ? metric_maxima : 0;
     using tallies = tally<sums, maxima>;
-    using result = row_result<sums, maxima>;
+    using result = row_result<typename tallies::template state<double>>;
 
     Term term;
     Batch data;
@@ -129,10 +127,9 @@ struct loss_rows {
         using V = typename Team::template vector<compute>;
         const std::int64_t begin = data.layout.begin(row);
         const std::int64_t end = data.layout.end(row);
-        const bool counted_first = over.needs_length() || statistics > 0;
-        const std::int64_t length_before = counted_first ? data.layout.count_active(row) : 1;
-        const double coefficient = over.coefficient(row, length_before);
-        const V length = V(constant<V>(static_cast<double>(length_before)));
+        const std::int64_t tokens = data.layout.count_active(row);
+        const double coefficient = over.coefficient(row, tokens);
+        const V length(constant<V>(static_cast<double>(tokens)));
         V sums_of_row[statistics > 0 ? statistics : 1];
         fold_statistics(team, row, begin, end, length, sums_of_row);
 
@@ -153,22 +150,10 @@ struct loss_rows {
             }
             spread_coupling(team, row, begin, end, length, coupling);
         }
-        return finish(total, row, counted_first ? length_before : static_cast<std::int64_t>(total.sum[1]), coefficient);
+        return {total, tokens, coefficient, over.weight(row, tokens)};
     }
 
 private:
-    GRPO_HD result finish(const typename tallies::template state<double>& total, std::int64_t row, std::int64_t length,
-                          double coefficient) const {
-        result r;
-        for (int k = 0; k < sums; ++k) r.sum[k] = total.sum[k];
-        for (int k = 0; k < maxima; ++k) r.maximum[k] = total.maximum[k];
-        r.first = total.first;
-        r.length = length;
-        r.coefficient = length == 0 ? 0.0 : coefficient;
-        r.weight = over.weight(row, length);
-        return r;
-    }
-
     // The part of a record that is the same in the whole row, and whether it is finite.
     template <class V, class S>
     struct whole_row {
@@ -214,7 +199,6 @@ private:
     template <class State, class V, class S>
     GRPO_HD void one_token(State& state, cursor<V> at, std::int64_t row, const whole_row<V, S>& base,
                            const V* statistic, const V& weight, mask_t<V> use) const {
-        if (!over.needs_length() && statistics == 0) add_where(state.sum[1], use, V(constant<V>(1)));
         mask_t<V> bad = use;
         record<S> x = read(at, base, use, bad);
         if (any(bad)) note_nonfinite(state, at, bad);
@@ -254,7 +238,7 @@ private:
     template <class State, class V>
     GRPO_HD void note_nonfinite(State& state, cursor<V> at, const mask_t<V>& bad) const {
         if (policy == nonfinite::propagate) return;
-        add_where(state.sum[2], bad, V(constant<V>(1)));
+        add_where(state.sum[1], bad, V(constant<V>(1)));
         const std::int64_t i = at.i + first_lane<V>(bad);
         if (i < state.first) state.first = i;
     }

@@ -24,11 +24,13 @@ GRPO_HD S carry(const constant_t<S>& v, const S& x) {
 // Clamps x to [-bound, bound] before it is exponentiated. 20 is verl's and OpenRLHF's bound for log-ratios (e^20 is 4.9e8,
 // finite in float); math::unbounded switches it off, and e^x then overflows float beyond 88.7 (R1.19, R1.20).
 struct safety_bound {
+    static constexpr double unbounded = 1e30;
     double bound = 20.0;
     outside gradient = outside::zero;
 
     template <class S>
     GRPO_HD S operator()(const S& x) const {
+        if (bound >= unbounded) return x;
         const constant_t<S> b = constant<S>(bound);
         const S clamped = math::clamp(x, constant_t<S>(-b), b);
         if (gradient == outside::zero) return clamped;
@@ -43,7 +45,7 @@ struct safety_bound {
 };
 
 namespace math {
-inline constexpr double unbounded = 1e30;
+inline constexpr double unbounded = safety_bound::unbounded;
 }
 
 namespace detail {
