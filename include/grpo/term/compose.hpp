@@ -39,15 +39,22 @@ namespace detail {
 GRPO_HD inline bool both(bool a, bool b) { return a && b; }
 GRPO_HD inline bool either(bool a, bool b) { return a || b; }
 GRPO_HD inline bool negation(bool a) { return !a; }
+// Masks of packs; or what a foreign scalar's comparison gives instead of a bool.
 template <class M>
     requires(!std::same_as<M, bool>)
-M both(const M& a, const M& b) { return a & b; }
+auto both(const M& a, const M& b) {
+    if constexpr (requires { { a & b } -> std::same_as<M>; }) return a & b;
+    else return static_cast<bool>(a) && static_cast<bool>(b);
+}
 template <class M>
     requires(!std::same_as<M, bool>)
-M either(const M& a, const M& b) { return a | b; }
+auto either(const M& a, const M& b) {
+    if constexpr (requires { { a | b } -> std::same_as<M>; }) return a | b;
+    else return static_cast<bool>(a) || static_cast<bool>(b);
+}
 template <class M>
     requires(!std::same_as<M, bool>)
-M negation(const M& a) { return !a; }
+auto negation(const M& a) { return !a; }
 
 template <class Term>
 consteval int statistics_of() {
