@@ -81,7 +81,7 @@ struct world {
 const grpo::aggregation means[] = {grpo::aggregation::sequence_mean(), grpo::aggregation::token_sum()};
 
 template <class Term>
-void check(const char* name, const Term& term) {
+void check(const std::string& name, const Term& term) {
     const world w;
     CAPTURE(name);
     for (const grpo::aggregation& over : means) {
@@ -170,7 +170,7 @@ TEST_CASE("R1.43 value and entropy terms equal finite differences") {
 
 // Terms c · logp with a frozen c: the derivative times logp is the token's loss.
 template <class Term>
-void check_frozen_coefficient(const char* name, const Term& term) {
+void check_frozen_coefficient(const std::string& name, const Term& term) {
     const world w;
     CAPTURE(name);
     const std::vector<double> g = w.gradient(term, grpo::aggregation::token_sum());
