@@ -345,12 +345,12 @@ bool run_token_level(const test_case& c) {
         grpo::ld_weights(w.layout(), l.layout(), c.number("alpha"), w.weight, l.weight);
     } else {
         x.weight.resize(w.cu.size() - 1);
-        grpo::wpo_weights(grpo::serial{}, l.layout(), l.logp, c.input<T>("rejected_log_collision"), x.weight);
+        grpo::wpo_weights(l.layout(), l.logp, c.input<T>("rejected_log_collision"), x.weight);
         CHECK(vectors::difference(x.weight, c.expected<double>("rejected_weight"), c.tolerance<T>()) == "");
         std::vector<T> alone(x.weight.size());
         grpo::wpo_weights(grpo::serial{}, w.layout(), w.logp, c.input<T>("chosen_log_collision"), alone);
         CHECK(vectors::difference(alone, c.expected<double>("chosen_weight"), c.tolerance<T>()) == "");
-        grpo::multiply_wpo_weights(grpo::serial{}, w.layout(), w.logp, c.input<T>("chosen_log_collision"), x.weight);
+        grpo::multiply_wpo_weights(w.layout(), w.logp, c.input<T>("chosen_log_collision"), x.weight);
     }
     x.chosen = w.sums(w.logp);
     x.rejected = l.sums(l.logp);

@@ -112,7 +112,7 @@ void check_indexed(const char* function, const X& x, view<const std::int64_t> in
 }
 }  // namespace detail
 
-// out[i] = values[index[i]].
+// out[i] = values[index[i]]; out is not values.
 template <class X, class Out>
 void gather(const X& values, view<const std::int64_t> index, Out&& out) {
     const view x(values);
@@ -122,7 +122,7 @@ void gather(const X& values, view<const std::int64_t> index, Out&& out) {
     for (std::int64_t i = 0; i < x.size(); ++i) y[i] = static_cast<T>(x[index[i]]);
 }
 
-// out[index[i]] = values[i], the chain rule of gather() by a permutation.
+// out[index[i]] = values[i], the chain rule of gather() by a permutation; out is not values.
 template <class X, class Out>
 void scatter(const X& values, view<const std::int64_t> index, Out&& out) {
     const view x(values);

@@ -238,6 +238,11 @@ void wpo_weights(Exec&& exec, const Shape& layout, const X& logp, const Y& log_c
     detail::require(detail::check_tokens("wpo_weights", "log_collision", layout, y));
     detail::pool(exec, "wpo_weights", layout, x, y, detail::nothing<T>(), detail::as_view(out), pooling::mean, true);
 }
+template <shape Shape, class X, class Y, class Out>
+void wpo_weights(const Shape& layout, const X& logp, const Y& log_collision, Out&& out) {
+    wpo_weights(serial{}, layout, logp, log_collision, out);
+}
+
 // A pair's weight is the product over its two responses: this multiplies what wpo_weights wrote for the first.
 template <class Exec, shape Shape, class X, class Y, class Out>
     requires(!shape<std::remove_cvref_t<Exec>>)
@@ -248,6 +253,10 @@ void multiply_wpo_weights(Exec&& exec, const Shape& layout, const X& logp, const
     detail::require(detail::check_tokens("multiply_wpo_weights", "log_collision", layout, y));
     detail::pool(exec, "multiply_wpo_weights", layout, x, y, detail::nothing<T>(), detail::as_view(out), pooling::mean, true,
                  true);
+}
+template <shape Shape, class X, class Y, class Out>
+void multiply_wpo_weights(const Shape& layout, const X& logp, const Y& log_collision, Out&& out) {
+    multiply_wpo_weights(serial{}, layout, logp, log_collision, out);
 }
 
 }  // namespace grpo::inline v0
