@@ -87,12 +87,12 @@ struct members_but {
     GRPO_HD bool operator()(std::int64_t i) const { return groups.active(cursor<double>{i}) && i != skip; }
 };
 
-constexpr double beyond = 1e308;
+constexpr double past_all = 1e308;
 
 // Σ f(i) over a range in four running sums. The f here leave nothing to round, so any order gives the same bits, and
 // additions need not wait for each other.
 template <class F>
-GRPO_HD inline double exact_sum(std::int64_t begin, std::int64_t end, const F& f) {
+GRPO_HD double exact_sum(std::int64_t begin, std::int64_t end, const F& f) {
     double sum[4] = {};
     std::int64_t i = begin;
     for (; i + 4 <= end; i += 4) {
@@ -106,17 +106,17 @@ GRPO_HD inline double exact_sum(std::int64_t begin, std::int64_t end, const F& f
 
 // Count and extremes of the rewards of rows [first, last) that count.
 template <class Members, class T>
-GRPO_HD inline spread extent_of(const Members& in, const T* r, std::int64_t first, std::int64_t last) {
+GRPO_HD spread extent_of(const Members& in, const T* r, std::int64_t first, std::int64_t last) {
     spread s;
-    s.least = beyond;
-    s.greatest = -beyond;
+    s.least = past_all;
+    s.greatest = -past_all;
     for (std::int64_t row = first; row < last; ++row) {
         const std::int64_t end = in.groups.end(row);
         for (std::int64_t i = in.groups.begin(row); i < end; ++i) {
             const bool counts = in(i);
             const double x = static_cast<double>(r[i]);
-            const double low = counts ? x : beyond;
-            const double high = counts ? x : -beyond;
+            const double low = counts ? x : past_all;
+            const double high = counts ? x : -past_all;
             s.n += counts ? 1 : 0;
             s.least = low < s.least ? low : s.least;
             s.greatest = s.greatest < high ? high : s.greatest;
@@ -128,7 +128,7 @@ GRPO_HD inline spread extent_of(const Members& in, const T* r, std::int64_t firs
 
 // Then the mean, shifted by the least reward.
 template <class Members, class T>
-GRPO_HD inline void find_mean(spread& s, const Members& in, const T* r, std::int64_t first, std::int64_t last) {
+GRPO_HD void find_mean(spread& s, const Members& in, const T* r, std::int64_t first, std::int64_t last) {
     const double n = static_cast<double>(s.n == 0 ? 1 : s.n);
     const double least = s.least;
     const double grid = grid_for(s.greatest - least, n);
@@ -144,7 +144,7 @@ GRPO_HD inline void find_mean(spread& s, const Members& in, const T* r, std::int
 
 // Then the squares about it.
 template <class Members, class T>
-GRPO_HD inline void find_m2(spread& s, const Members& in, const T* r, std::int64_t first, std::int64_t last) {
+GRPO_HD void find_m2(spread& s, const Members& in, const T* r, std::int64_t first, std::int64_t last) {
     const double range = s.greatest - s.least;
     const double mean = s.mean;
     const double grid = grid_for(range * range, static_cast<double>(s.n));
@@ -158,7 +158,7 @@ GRPO_HD inline void find_m2(spread& s, const Members& in, const T* r, std::int64
 
 // Two passes in double; the sums are the same bits in every order of the members.
 template <class Members, class T>
-GRPO_HD inline spread measure(const Members& in, const T* r, std::int64_t first, std::int64_t last) {
+GRPO_HD spread measure(const Members& in, const T* r, std::int64_t first, std::int64_t last) {
     spread s = extent_of(in, r, first, last);
     find_mean(s, in, r, first, last);
     find_m2(s, in, r, first, last);

@@ -133,8 +133,8 @@ void pass_at_k_advantage(const Groups& groups, const Reward& reward, Advantage&&
     const detail::members<Groups> in{groups};
     for (std::int64_t row = 0; row < groups.rows(); ++row) {
         const detail::spread s = detail::measure(in, r.data(), row, row + 1);
-        double best = -detail::beyond;
-        double second = -detail::beyond;
+        double best = -detail::past_all;
+        double second = -detail::past_all;
         std::int64_t winner = -1;
         for (std::int64_t i = groups.begin(row); i < groups.end(row); ++i) {
             a[i] = Out(0);
