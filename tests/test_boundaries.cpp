@@ -490,8 +490,8 @@ TEST_CASE("R1.35 GSPO's ratio is e^(mean of the active log-ratios); empty sequen
     const double s = std::exp((0.5 - 0.25 + 0.25) / 3);
     CHECK(n == 1.0);
     CHECK(r.loss(n) == doctest::Approx(-2 * s).epsilon(1e-14));
-    for (const std::size_t t : {0, 2, 3}) CHECK(g[t] == doctest::Approx(-2 * s / 3).epsilon(1e-14));
-    for (const std::size_t t : {1, 4, 5}) CHECK(g[t] == 0.0);
+    for (const std::size_t t : {0u, 2u, 3u}) CHECK(g[t] == doctest::Approx(-2 * s / 3).epsilon(1e-14));
+    for (const std::size_t t : {1u, 4u, 5u}) CHECK(g[t] == 0.0);
 }
 
 }  // namespace

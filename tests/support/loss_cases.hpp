@@ -65,12 +65,15 @@ private:
         else if (name == "token_sum") over_ = grpo::aggregation::token_sum();
         else if (name == "sum_norm") over_ = grpo::aggregation::sum_over(c.number("norm"));
         else if (name == "length_power") over_ = grpo::aggregation::length_power(c.number("alpha"), empty);
-        else if (name == "rollout_mean") over_ = grpo::aggregation::rollout_mean(rollout_tokens_);
+        else if (name == "rollout_mean") over_ = rollout_mean(empty);
         else if (name != "positive_token_mean") stop(c.id() + ": unknown aggregation " + name);
         denominator_ = over_.denominator(grpo::count(shape()));
         if (name == "token_mean_global") denominator_ = c.number("denominator");
-        if (name == "rollout_mean") denominator_ = static_cast<double>(empty ? rollouts_ : nonempty_rollouts_);
         if (name == "positive_token_mean") count_positive(c.input<int>("positive"));
+    }
+
+    grpo::aggregation rollout_mean(bool count_empty) const {
+        return grpo::aggregation::rollout_mean(rollout_tokens_, count_empty ? rollouts_ : nonempty_rollouts_);
     }
 
     // The denominator of a mean over the tokens of positive sequences.

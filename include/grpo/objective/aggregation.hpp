@@ -36,9 +36,10 @@ public:
         return {mode::power, count_empty, alpha};
     }
     // Several sequences of one rollout share a denominator: c_i = 1 / tokens[i], where tokens[i] is the number of active
-    // tokens of the whole rollout that sequence i belongs to. The weight counts rollouts.
-    static aggregation rollout_mean(view<const std::int64_t> tokens) {
-        aggregation a{mode::rollout};
+    // tokens of the whole rollout that sequence i belongs to. The weight counts rollouts with active tokens; `rollouts`
+    // is how many the mean runs over (of all ranks), which totals of sequences do not tell.
+    static aggregation rollout_mean(view<const std::int64_t> tokens, std::int64_t rollouts) {
+        aggregation a{mode::rollout, false, static_cast<double>(rollouts)};
         a.rollout_tokens_ = tokens;
         return a;
     }
@@ -48,7 +49,8 @@ public:
         switch (mode_) {
             case mode::token: return static_cast<double>(t.tokens);
             case mode::constant: return static_cast<double>(t.sequences) * parameter_;
-            case mode::sum: return parameter_;
+            case mode::sum:
+            case mode::rollout: return parameter_;
             default: return static_cast<double>(count_empty_ ? t.sequences : t.nonempty);
         }
     }
