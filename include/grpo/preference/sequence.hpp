@@ -21,7 +21,7 @@ enum class pooling { sum, mean };
 namespace detail {
 
 template <class T>
-using compute_of = std::conditional_t<std::same_as<std::remove_cv_t<T>, double>, double, float>;
+using number_for = std::conditional_t<std::same_as<std::remove_cv_t<T>, double>, double, float>;
 
 // out[row] (·)= Σ_t weight_t (x_t - minus_t), pooled; then e^ of it if `exponential`. Null arrays count as 1 and 0.
 template <class Shape, class T, class M, class W, class Out>
@@ -37,7 +37,7 @@ struct pooled_rows {
 
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
-        using V = typename Team::template vector<compute_of<T>>;
+        using V = typename Team::template vector<number_for<T>>;
         const auto total = team.template fold<tally<1>, V>(
             layout.begin(row), layout.end(row), [&](auto& state, cursor<V> at) { this->one_token(state, at); });
         if (!team.leader()) return;
@@ -66,7 +66,7 @@ private:
 
 // d[t] = slope[row] · weight_t, divided by the active tokens for a mean; +0.0 where not active.
 template <class Shape, class T, class W, class Out>
-struct spread_rows {
+struct spread_slopes {
     Shape layout;
     view<T> slope;
     view<W> weight;
@@ -75,7 +75,7 @@ struct spread_rows {
 
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
-        using V = typename Team::template vector<compute_of<T>>;
+        using V = typename Team::template vector<number_for<T>>;
         double share = static_cast<double>(slope[row]);
         if (how == pooling::mean) {
             const std::int64_t n = layout.count_active(row);
@@ -166,7 +166,7 @@ void spread(Exec&& exec, const Shape& layout, const X& slope, Out&& d_token, poo
     detail::require(layout.validate("spread"));
     detail::require(detail::first_of(detail::check_rows("spread", "slope", layout, s),
                                      detail::check_tokens("spread", "d_token", layout, d)));
-    exec.teams(layout.rows(), detail::spread_rows<Shape, T, const T, D>{layout, s, {}, d, how});
+    exec.teams(layout.rows(), detail::spread_slopes<Shape, T, const T, D>{layout, s, {}, d, how});
 }
 template <shape Shape, class X, class Out>
 void spread(const Shape& layout, const X& slope, Out&& d_token, pooling how = pooling::sum) {
@@ -188,7 +188,7 @@ void weighted_spread(Exec&& exec, const Shape& layout, const X& slope, const W& 
     detail::require(detail::first_of(detail::check_rows(function, "slope", layout, s),
                                      detail::check_tokens(function, "token_weight", layout, w),
                                      detail::check_tokens(function, "d_token", layout, d)));
-    exec.teams(layout.rows(), detail::spread_rows<Shape, T, F, D>{layout, s, w, d});
+    exec.teams(layout.rows(), detail::spread_slopes<Shape, T, F, D>{layout, s, w, d});
 }
 template <shape Shape, class X, class W, class Out>
 void weighted_spread(const Shape& layout, const X& slope, const W& token_weight, Out&& d_token) {
