@@ -1,0 +1,108 @@
+// A batch with every input a term may need, from a seed: log-probabilities on both sides of every clip, masks with holes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <grpo/objective.hpp>
+
+namespace random_batch {
+
+// Numbers that are equal on every machine.
+class source {
+public:
+    explicit source(std::uint64_t seed) : state_(seed * 2654435769u + 1) {}
+    std::uint32_t bits() {
+        state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+        return static_cast<std::uint32_t>(state_ >> 33);
+    }
+    // In [low, high), a multiple of 2^-12 of the width, so that float holds it exactly enough to be the same in double.
+    double uniform(double low, double high) { return low + (high - low) * (bits() % 4096) / 4096.0; }
+
+private:
+    std::uint64_t state_;
+};
+
+template <class T>
+struct arrays {
+    std::vector<std::int64_t> cu;
+    std::vector<std::uint8_t> mask;
+    std::vector<T> logp, entropy, value, logp_old, logp_ref, logp_rollout, advantage, weight, keep, label, value_old, returns;
+
+    // f(array) for every per-token input.
+    template <class F>
+    void each(F&& f) {
+        for (std::vector<T>* x : {&logp, &entropy, &value, &logp_old, &logp_ref, &logp_rollout, &advantage, &weight, &keep,
+                                  &label, &value_old, &returns}) {
+            f(*x);
+        }
+    }
+    std::size_t tokens() const { return logp.size(); }
+
+    auto shape() const { return grpo::ragged(cu).where(mask); }
+    template <class Shape>
+    auto batch(const Shape& shape) const {
+        return grpo::batch(shape, grpo::logp(logp), grpo::entropy(entropy), grpo::values(value), grpo::logp_old(logp_old),
+                           grpo::logp_ref(logp_ref), grpo::logp_rollout(logp_rollout), grpo::advantage(advantage),
+                           grpo::weight(weight), grpo::keep(keep), grpo::label(label), grpo::values_old(value_old),
+                           grpo::returns(returns));
+    }
+    auto batch() const { return batch(shape()); }
+};
+
+template <class T>
+arrays<T> make(const std::vector<int>& lengths, std::uint64_t seed, double active = 0.75) {
+    source random(seed);
+    arrays<T> a;
+    a.cu.push_back(0);
+    for (const int n : lengths) {
+        const T advantage = static_cast<T>(random.uniform(-2, 2));
+        for (int i = 0; i < n; ++i) {
+            const double logp = random.uniform(-3, -0.05);
+            a.mask.push_back(random.uniform(0, 1) < active ? 1 : 0);
+            a.logp.push_back(static_cast<T>(logp));
+            a.entropy.push_back(static_cast<T>(random.uniform(0, 2)));
+            a.value.push_back(static_cast<T>(random.uniform(-1, 1)));
+            a.logp_old.push_back(static_cast<T>(logp + random.uniform(-0.5, 0.5)));
+            a.logp_ref.push_back(static_cast<T>(logp + random.uniform(-0.75, 0.75)));
+            a.logp_rollout.push_back(static_cast<T>(logp + random.uniform(-0.25, 0.25)));
+            a.advantage.push_back(advantage);
+            a.weight.push_back(static_cast<T>(random.uniform(0, 1) < 0.2 ? 0.0 : random.uniform(0.5, 2)));
+            a.keep.push_back(static_cast<T>(random.bits() % 2));
+            a.label.push_back(static_cast<T>(random.bits() % 2));
+            a.value_old.push_back(static_cast<T>(random.uniform(-1, 1)));
+            a.returns.push_back(static_cast<T>(random.uniform(-1, 1)));
+        }
+        a.cu.push_back(static_cast<std::int64_t>(a.logp.size()));
+    }
+    return a;
+}
+
+// A loss with all its derivatives.
+template <class T>
+struct outcome {
+    grpo::loss_result result;
+    double denominator = 0;
+    std::vector<T> d_logp, d_entropy, d_values;
+
+    double loss() const { return result.loss(denominator); }
+};
+
+template <class T, class Exec, class Term, class Shape>
+outcome<T> evaluate(Exec&& exec, const Term& term, const arrays<T>& a, const Shape& shape,
+                    grpo::aggregation over = grpo::aggregation::token_mean(),
+                    grpo::nonfinite policy = grpo::nonfinite::report) {
+    outcome<T> r;
+    const grpo::objective loss{term, over, policy};
+    r.denominator = over.denominator(grpo::count(shape));
+    const std::size_t n = static_cast<std::size_t>(shape.extent());
+    r.d_logp.assign(n, T(77));
+    r.d_entropy.assign(n, T(77));
+    r.d_values.assign(n, T(77));
+    r.result = grpo::evaluate(exec, loss.diagnosed(), a.batch(shape), r.denominator, grpo::d_logp(r.d_logp),
+                              grpo::d_entropy(r.d_entropy), grpo::d_values(r.d_values));
+    return r;
+}
+
+}  // namespace random_batch
