@@ -55,7 +55,7 @@ struct gae_options {
 };
 
 // λ = clip(1 - 1/max(alpha·n, 1), 0, 1) for a sequence of n active tokens (arXiv 2504.05118).
-GRPO_HD inline double length_adaptive_lambda(double alpha, std::int64_t n) {
+GRPO_HD double length_adaptive_lambda(double alpha, std::int64_t n) {
     const double scaled = alpha * static_cast<double>(n);
     return 1.0 - 1.0 / (scaled > 1.0 ? scaled : 1.0);
 }

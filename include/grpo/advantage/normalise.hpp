@@ -25,7 +25,7 @@ enum class eps_placement {
 namespace detail {
 
 // 1 over the divisor, for variance s².
-GRPO_HD inline double normalising_factor(double variance, double eps, eps_placement placement) {
+GRPO_HD double normalising_factor(double variance, double eps, eps_placement placement) {
     const double s = ::sqrt(variance);
     double divisor = 1.0;
     switch (placement) {
@@ -38,7 +38,7 @@ GRPO_HD inline double normalising_factor(double variance, double eps, eps_placem
     return divisor > 0 ? 1.0 / divisor : 1.0;
 }
 
-GRPO_HD inline double variance_of(double m2, double n, int ddof) {
+GRPO_HD double variance_of(double m2, double n, int ddof) {
     const double divisor = n - static_cast<double>(ddof);
     return divisor > 0 ? m2 / divisor : 0.0;
 }
@@ -46,7 +46,7 @@ GRPO_HD inline double variance_of(double m2, double n, int ddof) {
 // A constant M with the property that (x + M) - M rounds x, |x| <= bound, to a grid so coarse that n of them add up
 // without any rounding: the sum is then the same in every order (R1.10). What is rounded away is at most n·bound·2^-51 per
 // element. (Under -ffast-math the compiler may drop the rounding; the sum is then an ordinary one.)
-GRPO_HD inline double grid_for(double bound, double n) {
+GRPO_HD double grid_for(double bound, double n) {
     const std::uint64_t exponent = __builtin_bit_cast(std::uint64_t, bound * n) & 0x7ff0000000000000u;
     return __builtin_bit_cast(double, exponent) * 6.0;
 }
