@@ -30,8 +30,8 @@ using accumulator_t = typename accumulator<V>::type;
 namespace detail {
 inline constexpr std::int64_t no_index = 0x7fffffffffffffff;
 
-GRPO_HD inline double lane_sum(double x) { return x; }
-GRPO_HD inline double lane_max(double x) { return x; }
+GRPO_HD double lane_sum(double x) { return x; }
+GRPO_HD double lane_max(double x) { return x; }
 template <class V>
     requires(scalar_traits<V>::lanes > 1)
 double lane_sum(const V& x) {

@@ -61,6 +61,16 @@ struct dual {
 
     dual() = default;
     GRPO_HD explicit dual(const T& value) : v(value) {}
+    // Copied field by field: a trivially copyable pair of floats travels in one register, and clang then shuffles its
+    // halves in and out around every operation.
+    GRPO_HD dual(const dual& other) : v(other.v) {
+        for (int k = 0; k < N; ++k) d[k] = other.d[k];
+    }
+    GRPO_HD dual& operator=(const dual& other) {
+        v = other.v;
+        for (int k = 0; k < N; ++k) d[k] = other.d[k];
+        return *this;
+    }
 
     // The input number `slot`: derivative 1 there, 0 elsewhere.
     GRPO_HD static dual variable(const T& value, int slot) {
@@ -131,9 +141,13 @@ struct scalar_traits<dual<T, N>> {
         return r;
     }
     GRPO_HD static dual<T, N> select(const mask& m, const dual<T, N>& a, const dual<T, N>& b) {
-        dual<T, N> r(scalar_traits<T>::select(m, a.v, b.v));
-        for (int k = 0; k < N; ++k) r.d[k] = scalar_traits<T>::select(m, a.d[k], b.d[k]);
-        return r;
+        if constexpr (std::same_as<mask, bool>) {
+            return m ? a : b;  // one branch, not a blend per component
+        } else {
+            dual<T, N> r(scalar_traits<T>::select(m, a.v, b.v));
+            for (int k = 0; k < N; ++k) r.d[k] = scalar_traits<T>::select(m, a.d[k], b.d[k]);
+            return r;
+        }
     }
     // Derivative 1 on the closed interval, 0 outside.
     GRPO_HD static dual<T, N> clamp(const dual<T, N>& x, const T& low, const T& high)
@@ -171,21 +185,71 @@ concept differentiable = !std::same_as<S, constant_t<S>>;
 }  // namespace detail
 
 namespace detail {
-// 1 + x/3 (1 + x/4 (1 + ... (1 + x/n))), unrolled: the divisions are constants.
+
+template <class S>
+GRPO_HD S fma(const S& a, const S& b, const S& c) {
+    if constexpr (requires { scalar_traits<S>::fma(a, b, c); }) {
+        return scalar_traits<S>::fma(a, b, c);
+    } else {
+        return a * b + c;
+    }
+}
+
+// 1/2 + x/6 (1 + x/4 (1 + ... (1 + x/N))), unrolled: the divisions are constants.
 template <int N, class S>
 GRPO_HD S nested(const S& x, S tail) {
     if constexpr (N > 2) {
         return nested<N - 1>(x, S(1) + x * tail * (S(1) / S(N)));
     } else {
-        return tail;
+        return S(0.5) * tail;
     }
 }
+
+// (e^x - 1 - x) / x^2 for |x| <= log(2) / 2. In float the minimax polynomial of degree 4 for the relative error of
+// e^x - 1 (1.4e-8, below half a place); in double the Taylor series to x^16.
+template <class S>
+GRPO_HD S exp_tail_over_square(const S& x) {
+    if constexpr (sizeof(element_t<S>) <= 4) {
+        S p = fma(constant<S>(1.38825143e-3), x, constant<S>(8.36654752e-3));
+        p = fma(p, x, constant<S>(4.16672006e-2));
+        p = fma(p, x, constant<S>(0.166665435));
+        return fma(p, x, constant<S>(0.49999997));
+    } else {
+        return nested<16>(x, S(1));
+    }
+}
+
 }  // namespace detail
 
 // The functions a formula may use. Ties: min and max return their first argument; clamp passes derivative 1 on the
 // closed interval. For a differentiable S each is evaluated on the constant type and chained, so value and slope are
 // exactly those of the plain functions, and foreign scalars need no expm1 or log1p of their own.
 namespace math {
+
+// mask ? a : b, lane by lane; derivatives follow the branch taken.
+template <class S>
+GRPO_HD S select(const mask_t<S>& mask, const std::type_identity_t<S>& a, const S& b) {
+    if constexpr (requires { scalar_traits<S>::select(mask, a, b); }) {
+        return scalar_traits<S>::select(mask, a, b);
+    } else {
+        return mask ? S(a) : S(b);
+    }
+}
+
+// |x|, with derivative 0 at 0.
+template <class S>
+GRPO_HD S abs(const S& x) {
+    if constexpr (detail::differentiable<S>) {
+        using C = constant_t<S>;
+        const C v = value(x);
+        const C zero(constant<S>(0));
+        const C sign = math::select<C>(v < zero, constant<S>(-1), math::select<C>(zero < v, constant<S>(1), zero));
+        return scalar_traits<S>::chain(math::abs(v), sign, x);
+    } else {
+        using std::abs;
+        return abs(x);
+    }
+}
 
 template <class S>
 GRPO_HD S exp(const S& x) {
@@ -213,8 +277,8 @@ GRPO_HD S expm1(const S& x) {
     }
 }
 
-// e^x - 1 - x and e^x - 1 together, for a plain S. Near 0 the remainder is a series (|x| < 0.5; 9 terms in float, 15
-// in double), because e^x - 1 - x loses 1 / |x| of its precision there: relative error in float below 1e-6 (R1.21).
+// e^x - 1 - x and e^x - 1 together, for a plain S. Near 0 the remainder is a polynomial, because e^x - 1 - x loses 1 / |x|
+// of its precision there: relative error in float below 1e-6 (R1.21).
 template <class S>
 struct exp_parts {
     S remainder;
@@ -225,9 +289,8 @@ GRPO_HD exp_parts<S> exp_split(const S& x) {
     if constexpr (requires { scalar_traits<S>::exp_split(x); }) {
         return scalar_traits<S>::exp_split(x);
     } else {
-        if (S(-0.5) < x && x < S(0.5)) {
-            const S series = detail::nested<sizeof(S) <= 4 ? 10 : 16>(x, S(1));
-            const S r = S(0.5) * x * x * series;
+        if (math::abs(x) <= S(0.34657359)) {
+            const S r = detail::exp_tail_over_square(x) * (x * x);
             return {r, r + x};
         }
         const S em = math::expm1(x);
@@ -273,16 +336,6 @@ GRPO_HD S sqrt(const S& x) {
     }
 }
 
-// mask ? a : b, lane by lane; derivatives follow the branch taken.
-template <class S>
-GRPO_HD S select(const mask_t<S>& mask, const std::type_identity_t<S>& a, const S& b) {
-    if constexpr (requires { scalar_traits<S>::select(mask, a, b); }) {
-        return scalar_traits<S>::select(mask, a, b);
-    } else {
-        return mask ? S(a) : S(b);
-    }
-}
-
 template <class S>
 GRPO_HD S min(const S& a, const S& b) {
     return math::select<S>(b < a, b, a);
@@ -297,13 +350,6 @@ template <class S>
 GRPO_HD S clamp(const S& x, const constant_t<S>& low, const constant_t<S>& high) {
     if constexpr (requires { scalar_traits<S>::clamp(x, low, high); }) return scalar_traits<S>::clamp(x, low, high);
     return math::select<S>(x < low, S(low), math::select<S>(high < x, S(high), x));
-}
-
-// |x|, with derivative 0 at 0.
-template <class S>
-GRPO_HD S abs(const S& x) {
-    const S zero(constant<S>(0));
-    return math::select<S>(x < zero, S(-x), math::select<S>(zero < x, x, zero));
 }
 
 template <class S>

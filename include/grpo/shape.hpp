@@ -101,7 +101,7 @@ struct cursor {
 };
 
 namespace detail {
-GRPO_HD inline bool any(bool mask) { return mask; }
+GRPO_HD bool any(bool mask) { return mask; }
 
 // The first lane set in a mask of which at least one is.
 template <class V>

@@ -5,11 +5,14 @@
 #define GRPO_VERSION_MINOR 1
 #define GRPO_VERSION_PATCH 0
 
-// Functions that also run inside a kernel. Not meant for users, but a term may carry it to be usable on a device.
+// Marks what formulas are made of: functions that also run inside a kernel. Optimised builds inline them by force, because
+// only then do hyper-parameters become loop constants under every compiler; a term of yours may carry it too.
 #if defined(__CUDACC__)
-#define GRPO_HD __host__ __device__
+#define GRPO_HD __host__ __device__ inline
+#elif defined(__OPTIMIZE__)
+#define GRPO_HD [[gnu::always_inline]] inline
 #else
-#define GRPO_HD
+#define GRPO_HD inline
 #endif
 
 // Define GRPO_CHECKED to 1 to add the O(n) checks (offsets monotone, rewards finite) to every entry point.

@@ -25,10 +25,10 @@ constexpr bool by_sequence_v(const field<Tag, T, BySequence>*) {
 }
 
 // Non-finite by bit pattern: survives -ffast-math, where x != x folds to false (R1.44).
-GRPO_HD inline bool is_nonfinite(float x) {
+GRPO_HD bool is_nonfinite(float x) {
     return (__builtin_bit_cast(std::uint32_t, x) & 0x7f800000u) == 0x7f800000u;
 }
-GRPO_HD inline bool is_nonfinite(double x) {
+GRPO_HD bool is_nonfinite(double x) {
     return (__builtin_bit_cast(std::uint64_t, x) & 0x7ff0000000000000u) == 0x7ff0000000000000u;
 }
 template <class V>

@@ -140,9 +140,7 @@ struct loss_rows {
         const auto total = team.template fold<tallies, V>(
             begin, end, [&](cursor<V> at) { return self.data.layout.active(at); },
             [&](cursor<V> at) { self.outputs.clear(at); },
-            [&](auto& state, cursor<V> at, const mask_t<V>& use) {
-                self.one_token(state, at, row, base, sums_of_row, weight, use);
-            });
+            each_token<V>{self, row, base, sums_of_row, weight});
         if constexpr (coupled) {
             V coupling[statistics];
             for (int k = 0; k < statistics; ++k) {
@@ -160,6 +158,19 @@ private:
         record<S> fields;
         V probe;
     };
+    // one_token() with what the row knows. A named struct, because compilers refuse to inline a lambda this large.
+    template <class V>
+    struct each_token {
+        const loss_rows& rows;
+        std::int64_t row;
+        const whole_row<V, number<V>>& base;
+        const V* statistic;
+        V weight;
+        template <class State>
+        GRPO_HD void operator()(State& state, cursor<V> at, const mask_t<V>& use) const {
+            rows.one_token(state, at, row, base, statistic, weight, use);
+        }
+    };
     template <class V, class S>
     GRPO_HD whole_row<V, S> of_row(std::int64_t row, const V& length) const {
         whole_row<V, S> base{record<S>{}, V(constant<V>(0))};
@@ -174,7 +185,7 @@ private:
         V probe = base.probe;
         data.template read_token<used>(at, x, probe);
         bad = both(use, is_nonfinite(probe));
-        if (policy == nonfinite::skip) use = both(use, negation(bad));
+        if (any(bad) && policy == nonfinite::skip) use = both(use, negation(bad));
         return x;
     }
 

@@ -36,9 +36,9 @@ struct flags {
 
 namespace detail {
 
-GRPO_HD inline bool both(bool a, bool b) { return a && b; }
-GRPO_HD inline bool either(bool a, bool b) { return a || b; }
-GRPO_HD inline bool negation(bool a) { return !a; }
+GRPO_HD bool both(bool a, bool b) { return a && b; }
+GRPO_HD bool either(bool a, bool b) { return a || b; }
+GRPO_HD bool negation(bool a) { return !a; }
 // Masks of packs; or what a foreign scalar's comparison gives instead of a bool.
 template <class M>
     requires(!std::same_as<M, bool>)

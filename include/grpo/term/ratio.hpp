@@ -31,6 +31,9 @@ struct safety_bound {
     template <class S>
     GRPO_HD S operator()(const S& x) const {
         if (bound >= unbounded) return x;
+        if constexpr (std::same_as<mask_t<S>, bool>) {
+            if (!exceeded(x)) [[likely]] return x;
+        }
         const constant_t<S> b = constant<S>(bound);
         const S clamped = math::clamp(x, constant_t<S>(-b), b);
         if (gradient == outside::zero) return clamped;
@@ -38,8 +41,7 @@ struct safety_bound {
     }
     template <class S>
     GRPO_HD mask_t<S> exceeded(const S& x) const {
-        const S b(constant<S>(bound));
-        return detail::either(b < x, x < S(-b));
+        return constant<S>(bound) < math::abs(value(x));
     }
     problem validate(const char* function) const { return detail::below(function, "safety_bound.bound", bound, 0.0); }
 };

@@ -40,8 +40,7 @@ xsimd::batch<T, A> shift_lanes(const xsimd::batch<T, A>& x) {
     }
 }
 
-// e^x = 2^n (1 + q), n = round(x / log 2), q = e^r - 1 for the rest |r| <= log(2)/2. q is a degree-6 polynomial with the
-// coefficients of the minimax fit of (e^r - 1 - r) / r^2 (relative error 1.4e-8, below half a place of float).
+// e^x = 2^n (1 + q), n = round(x / log 2), q = e^r - 1 for the rest |r| <= log(2) / 2.
 template <class A>
 struct float_exp {
     using pack = xsimd::batch<float, A>;
@@ -52,11 +51,7 @@ struct float_exp {
     explicit float_exp(const pack& x) {
         n = xsimd::nearbyint(x * pack(1.44269504f));
         const pack r = xsimd::fma(n, pack(2.12194440e-4f), xsimd::fma(n, pack(-0.693359375f), x));
-        pack p = xsimd::fma(pack(1.38825143e-3f), r, pack(8.36654752e-3f));
-        p = xsimd::fma(p, r, pack(4.16672006e-2f));
-        p = xsimd::fma(p, r, pack(0.166665435f));
-        p = xsimd::fma(p, r, pack(0.49999997f));
-        tail = p * (r * r);
+        tail = exp_tail_over_square(r) * (r * r);
         q = tail + r;
     }
 
@@ -97,6 +92,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
     static pack chain(const pack& v, const pack&, const pack&) { return v; }
     static pack select(const mask& m, const pack& a, const pack& b) { return xsimd::select(m, a, b); }
 
+    static pack fma(const pack& a, const pack& b, const pack& c) { return xsimd::fma(a, b, c); }
     static pack clamp(const pack& x, const pack& low, const pack& high) {
         return xsimd::max(low, xsimd::min(high, x));
     }
