@@ -10,7 +10,9 @@
 
 #include <fmt/format.h>
 
+#include <grpo/advantage.hpp>
 #include <grpo/grpo.hpp>
+#include <grpo/metric.hpp>
 
 #include "recipes.hpp"
 #include "rollouts.hpp"
@@ -70,10 +72,11 @@ public:
 private:
     analyst(const rollouts& data, double threshold)
         : data_(data),
-          threshold_(threshold),
-          scored_{grpo::ragged(data.groups).where(data.valid), grpo::ragged(data.tokens), data.reward} {}
+          scored_{grpo::ragged(data.groups).where(data.valid), grpo::ragged(data.tokens), data.reward} {
+        for (const double r : data.reward) correct_.push_back(r >= threshold ? 1 : 0);
+    }
 
-    bool correct(std::int64_t i) const { return data_.reward[static_cast<std::size_t>(i)] >= threshold_; }
+    bool correct(std::int64_t i) const { return correct_[static_cast<std::size_t>(i)] != 0; }
     bool valid(std::int64_t i) const { return data_.valid[static_cast<std::size_t>(i)] != 0; }
 
     void look_at_groups() {
@@ -109,24 +112,11 @@ private:
 
     // The mean over the groups that have k scored responses.
     evaluation_row evaluated(std::int64_t k) const {
-        evaluation_row r{.k = k};
-        for (std::int64_t g = 0; g < data_.group_count(); ++g) {
-            std::vector<std::int64_t> answers;
-            std::vector<std::uint8_t> right;
-            for (std::int64_t i = scored_.groups.begin(g); i < scored_.groups.end(g); ++i) {
-                if (!valid(i)) continue;
-                answers.push_back(data_.answer[static_cast<std::size_t>(i)]);
-                right.push_back(correct(i) ? 1 : 0);
-            }
-            const auto n = static_cast<std::int64_t>(right.size());
-            if (n < k) continue;
-            ++r.groups;
-            r.pass += grpo::pass_at_k(n, std::count(right.begin(), right.end(), 1), k);
-            r.maj += grpo::maj_at_k(answers, right, k);
-        }
-        r.pass /= static_cast<double>(r.groups);
-        r.maj /= static_cast<double>(r.groups);
-        return r;
+        std::vector<double> per_group(data_.prompt.size());
+        std::vector<grpo::majority_cell> cells(static_cast<std::size_t>(grpo::majority_workspace(scored_.groups, k)));
+        const auto pass = grpo::pass_at_k(scored_.groups, correct_, k, per_group);
+        const auto maj = grpo::maj_at_k(scored_.groups, data_.answer, correct_, k, grpo::majority_tie::first, cells, per_group);
+        return {k, pass.groups, pass.mean(), maj.mean()};
     }
 
     void supervise(const advantage_recipe& recipe) {
@@ -147,8 +137,8 @@ private:
     }
 
     const rollouts& data_;
-    double threshold_;
     scored scored_;
+    std::vector<std::uint8_t> correct_;
     analysis out_;
 };
 

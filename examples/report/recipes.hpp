@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include <grpo/advantage.hpp>
 #include <grpo/grpo.hpp>
 
 #include "rollouts.hpp"
