@@ -27,7 +27,8 @@ public:
     GRPO_HD constexpr view(T* data, std::int64_t size) : data_(data), size_(size) {}
 
     template <class Container>
-        requires(!std::same_as<std::remove_cvref_t<Container>, view>) && requires(Container& c) {
+        requires(!std::same_as<std::remove_cvref_t<Container>, view> &&
+                 !std::same_as<std::remove_cvref_t<Container>, view<std::remove_const_t<T>>>) && requires(Container& c) {
             { c.data() } -> std::convertible_to<T*>;
             c.size();
         }
@@ -36,11 +37,10 @@ public:
     template <std::size_t N>
     GRPO_HD constexpr view(T (&array)[N]) : data_(array), size_(static_cast<std::int64_t>(N)) {}
 
-    GRPO_HD constexpr operator view<const T>() const
-        requires(!std::is_const_v<T>)
-    {
-        return {data_, size_};
-    }
+    // A view of changeable entries is also a view of constant ones.
+    template <class U>
+        requires std::same_as<const U, T>
+    GRPO_HD constexpr view(const view<U>& other) : data_(other.data()), size_(other.size()) {}
 
     GRPO_HD constexpr T* data() const { return data_; }
     GRPO_HD constexpr std::int64_t size() const { return size_; }

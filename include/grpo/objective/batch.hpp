@@ -19,11 +19,6 @@ inline constexpr bool is_field = false;
 template <class Tag, class T, bool BySequence>
 inline constexpr bool is_field<field<Tag, T, BySequence>> = true;
 
-template <class Tag, class T, bool BySequence>
-constexpr bool by_sequence_v(const field<Tag, T, BySequence>*) {
-    return BySequence;
-}
-
 // Non-finite by bit pattern: survives -ffast-math, where x != x folds to false (R1.44).
 GRPO_HD bool is_nonfinite(float x) {
     return (__builtin_bit_cast(std::uint32_t, x) & 0x7f800000u) == 0x7f800000u;
@@ -38,7 +33,7 @@ mask_t<V> is_nonfinite(const V& x) {
 }
 
 // How many inputs of a set are numbered below `bit`: the slope's place among the differentiable ones.
-constexpr int slot(unsigned set, unsigned bit) {
+GRPO_HD constexpr int slot(unsigned set, unsigned bit) {
     int n = 0;
     for (unsigned b = 1; b != 0 && b < bit; b <<= 1) n += (set & b) != 0 ? 1 : 0;
     return n;
@@ -86,7 +81,7 @@ private:
     template <unsigned Used, unsigned Optional, bool OfRow, class V, class Record, class Field>
     GRPO_HD void read_field(cursor<V> at, Record& record, V& probe) const {
         using which = typename Field::tag;
-        constexpr bool of_row = detail::by_sequence_v(static_cast<const Field*>(nullptr));
+        constexpr bool of_row = Field::by_sequence;
         if constexpr ((Used & which::bit) != 0 && of_row == OfRow) {
             const auto* entries = static_cast<const Field&>(*this).data.data();
             if constexpr ((Optional & which::bit) != 0) {
@@ -113,7 +108,7 @@ private:
     problem validate_field(const char* function, unsigned used) const {
         if ((used & Field::tag::bit) == 0) return {};
         const auto& entries = static_cast<const Field&>(*this).data;
-        constexpr bool rows = detail::by_sequence_v(static_cast<const Field*>(nullptr));
+        constexpr bool rows = Field::by_sequence;
         if (const problem p = detail::wrong_size(function, Field::tag::name, entries.size(),
                                                  rows ? layout.rows() : layout.extent(),
                                                  rows ? "sequences" : "positions")) {

@@ -164,6 +164,7 @@ template <class Tag, class T, bool BySequence>
 struct field {
     using tag = Tag;
     using storage = T;
+    static constexpr bool by_sequence = BySequence;
     view<const T> data;
 };
 
