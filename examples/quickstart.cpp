@@ -3,7 +3,6 @@
 #include <cstdio>
 #include <vector>
 
-#include <grpo/advantage.hpp>
 #include <grpo/grpo.hpp>
 
 int main() {

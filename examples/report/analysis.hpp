@@ -10,9 +10,7 @@
 
 #include <fmt/format.h>
 
-#include <grpo/advantage.hpp>
 #include <grpo/grpo.hpp>
-#include <grpo/metric.hpp>
 
 #include "recipes.hpp"
 #include "rollouts.hpp"

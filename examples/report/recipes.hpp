@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include <grpo/advantage.hpp>
 #include <grpo/grpo.hpp>
 
 #include "rollouts.hpp"
