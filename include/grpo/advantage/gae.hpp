@@ -1,9 +1,11 @@
 // Generalised advantage estimation (arXiv 1506.02438, eq. 16) and its VAPO form (arXiv 2504.05118).
 //
-//   grpo::gae(shape, grpo::gae_inputs<float>{.reward = r, .value = v}, {.gamma = 1, .lambda = 0.95}, advantages, returns);
+//   const grpo::gae_inputs<float> in{.reward = r, .value = v};
+//   grpo::gae(shape, in, {.gamma = 1, .lambda = 0.95}, advantages, returns);
 //
-// shape: padded{B, T} or ragged{cu_seqlens}, time_major{T, B}, each with .where(mask). The recursion runs over the active
-// tokens as if the others were cut out (R1.37); 0 is written where not active. Flags of masked tokens are not read.
+// shape: padded{B, T} or ragged{cu_seqlens}, time_major{T, B}, each with .where(mask). The recursion runs over the
+// active tokens as if the others were cut out (R1.37); 0 is written where not active. Flags of masked tokens are not
+// read.
 #pragma once
 
 #include <cstdint>
@@ -23,12 +25,12 @@ template <class T, class Flag = std::uint8_t>
 struct gae_inputs {
     view<const T> reward{};
     view<const T> value{};
-    view<const Flag> terminated{};     // the episode ends with this step: no value follows (wins over truncated)
-    view<const Flag> truncated{};      // the episode is cut after this step: bootstrap[t] is the value that follows
-    view<const T> bootstrap{};         // read only where truncated
-    view<const T> discount{};          // replaces gamma, step by step; 0 ends an episode
-    view<const T> lambda_token{};      // replaces lambda, step by step
-    view<const T> lambda_sequence{};   // replaces lambda, one per sequence
+    view<const Flag> terminated{};    // the episode ends with this step: no value follows (wins over truncated)
+    view<const Flag> truncated{};     // the episode is cut after this step: bootstrap[t] is the value that follows
+    view<const T> bootstrap{};        // read only where truncated
+    view<const T> discount{};         // replaces gamma, step by step; 0 ends an episode
+    view<const T> lambda_token{};     // replaces lambda, step by step
+    view<const T> lambda_sequence{};  // replaces lambda, one per sequence
 
     problem validate(const char* function, std::int64_t positions, std::int64_t sequences) const {
         const char* const of = "positions";
@@ -50,7 +52,8 @@ struct gae_options {
     double lambda = 1.0;
 
     problem validate(const char* function) const {
-        return detail::first_of(detail::below(function, "gamma", gamma, 0), detail::below(function, "lambda", lambda, 0));
+        return detail::first_of(detail::below(function, "gamma", gamma, 0),
+                                detail::below(function, "lambda", lambda, 0));
     }
 };
 
@@ -86,18 +89,19 @@ struct gae_rows {
     GRPO_HD void walk(Team& team, std::int64_t row, std::int64_t begin, std::int64_t end, Place place) const {
         using V = typename Team::template vector<compute>;
         const V lambda(constant<V>(lambda_of(row)));
+        const gae_rows self = *this;  // a copy that no output aliases: hyper-parameters stay in registers
         const auto value_of = [&](cursor<V> k) {
             const cursor<V> at = place(k);
-            return kept_value<V>{at.load(x.value.data()), layout.active(at)};
+            return kept_value<V>{at.load(self.x.value.data()), self.layout.active(at)};
         };
-        const auto element = [&](cursor<V> k, const V& next) { return this->element(place(k), next, lambda); };
+        const auto element = [&](cursor<V> k, const V& next) { return self.element(place(k), next, lambda); };
         const auto write = [&](cursor<V> k, const V& a) {
             const cursor<V> at = place(k);
-            const mask_t<V> use = layout.active(at);
+            const mask_t<V> use = self.layout.active(at);
             const V zero(constant<V>(0));
-            if (what != gae_output::returns) at.store(advantage, math::select<V>(use, a, zero));
-            if (what != gae_output::advantage) {
-                at.store(returns, math::select<V>(use, V(a + at.load(x.value.data())), zero));
+            if (self.what != gae_output::returns) at.store(self.advantage, math::select<V>(use, a, zero));
+            if (self.what != gae_output::advantage) {
+                at.store(self.returns, math::select<V>(use, V(a + at.load(self.x.value.data())), zero));
             }
         };
         team.template scan<V>(begin, end, value_of, element, write);
@@ -171,10 +175,9 @@ struct vapo_options {
     double alpha = 0.05;
 
     problem validate(const char* function) const {
-        return detail::first_of(detail::below(function, "gamma", gamma, 0),
-                                detail::below(function, "lambda_policy", lambda_policy, 0),
-                                detail::below(function, "lambda_value", lambda_value, 0),
-                                detail::below(function, "alpha", alpha, 0));
+        return detail::first_of(
+            detail::below(function, "gamma", gamma, 0), detail::below(function, "lambda_policy", lambda_policy, 0),
+            detail::below(function, "lambda_value", lambda_value, 0), detail::below(function, "alpha", alpha, 0));
     }
 };
 
@@ -186,10 +189,16 @@ void vapo(const Executor& exec, const Layout& layout, const gae_inputs<T, Flag>&
     detail::require(options.validate("vapo"));
     detail::check_gae("vapo", layout, x, a, r);
     using rows = detail::gae_rows<Layout, T, Flag, detail::plain<decltype(a[0])>, detail::plain<decltype(r[0])>>;
-    exec.teams(layout.rows(), rows{layout, x, {options.gamma, options.lambda_policy}, options.alpha,
-                                   detail::gae_output::advantage, a.data(), r.data()});
-    exec.teams(layout.rows(), rows{layout, x, {options.gamma, options.lambda_value}, 0.0, detail::gae_output::returns,
-                                   a.data(), r.data()});
+    exec.teams(layout.rows(), rows{layout,
+                                   x,
+                                   {options.gamma, options.lambda_policy},
+                                   options.alpha,
+                                   detail::gae_output::advantage,
+                                   a.data(),
+                                   r.data()});
+    exec.teams(
+        layout.rows(),
+        rows{layout, x, {options.gamma, options.lambda_value}, 0.0, detail::gae_output::returns, a.data(), r.data()});
 }
 
 template <token_layout Layout, class T, class Flag, class Advantage, class Returns>

@@ -19,7 +19,7 @@ namespace detail {
 
 // A monoid's state of packs, merged lane by lane in lane order. Its state is a struct of equal A's.
 template <class Monoid, class V>
-typename Monoid::template state<double> reduce_lanes(const typename Monoid::template state<V>& s) {
+GRPO_HD typename Monoid::template state<double> reduce_lanes(const typename Monoid::template state<V>& s) {
     if constexpr (requires { Monoid::reduce(s); }) {
         return Monoid::reduce(s);
     } else {
@@ -43,7 +43,7 @@ typename Monoid::template state<double> reduce_lanes(const typename Monoid::temp
 
 // What lane k of a backward scan has composed once it also holds the lanes up to k + Shift.
 template <int Shift, class V>
-void compose_later(affine<V>& m) {
+GRPO_HD void compose_later(affine<V>& m) {
     if constexpr (Shift < scalar_traits<V>::lanes) {
         const mask_t<V> inside = scalar_traits<V>::first(scalar_traits<V>::lanes - Shift);
         const affine<V> later{math::select<V>(inside, shift_lanes<Shift>(m.scale), V(constant<V>(1))),
@@ -54,7 +54,7 @@ void compose_later(affine<V>& m) {
 }
 
 template <class V>
-element_t<V> lane(const V& x, int k) {
+GRPO_HD element_t<V> lane(const V& x, int k) {
     return x.get(static_cast<std::size_t>(k));
 }
 
@@ -67,7 +67,7 @@ struct simd_team {
     static constexpr bool leader() { return true; }
 
     template <class Monoid, class V, class F>
-    auto fold(std::int64_t begin, std::int64_t end, F&& f) const {
+    GRPO_HD auto fold(std::int64_t begin, std::int64_t end, F&& f) const {
         constexpr std::int64_t lanes = scalar_traits<V>::lanes;
         constexpr std::int64_t block = 256 * lanes;
         typename Monoid::template state<double> total;
@@ -83,7 +83,7 @@ struct simd_team {
     }
 
     template <class Monoid, class V, class Active, class Skipped, class F>
-    auto fold(std::int64_t begin, std::int64_t end, Active&& active, Skipped&& skipped, F&& f) const {
+    GRPO_HD auto fold(std::int64_t begin, std::int64_t end, Active&& active, Skipped&& skipped, F&& f) const {
         constexpr std::int64_t lanes = scalar_traits<V>::lanes;
         constexpr std::int64_t block = 256 * lanes;
         typename Monoid::template state<double> total;
@@ -119,7 +119,7 @@ struct simd_team {
     }
 
     template <class V, class F>
-    void each(std::int64_t begin, std::int64_t end, F&& f) const {
+    GRPO_HD void each(std::int64_t begin, std::int64_t end, F&& f) const {
         constexpr std::int64_t lanes = scalar_traits<V>::lanes;
         std::int64_t i = begin;
         for (; i + lanes <= end; i += lanes) f(cursor<V>{i});
@@ -128,14 +128,14 @@ struct simd_team {
 
     // Log-step composition within a pack, one multiply-add between packs.
     template <class V, class F, class G>
-    void scan(std::int64_t begin, std::int64_t end, F&& f, G&& g) const {
+    GRPO_HD void scan(std::int64_t begin, std::int64_t end, F&& f, G&& g) const {
         V carry(constant<V>(0));
         backwards<V>(begin, end, [&](cursor<V> at) { step(at, f(at), carry, g); });
     }
 
     // See serial_team::scan: f also receives the nearest kept value at a later position.
     template <class V, class X, class F, class G>
-    void scan(std::int64_t begin, std::int64_t end, X&& x, F&& f, G&& g) const {
+    GRPO_HD void scan(std::int64_t begin, std::int64_t end, X&& x, F&& f, G&& g) const {
         V carry(constant<V>(0));
         V latest(constant<V>(0));
         backwards<V>(begin, end, [&](cursor<V> at) {
@@ -147,7 +147,7 @@ struct simd_team {
 
 private:
     template <class V, class F>
-    static void backwards(std::int64_t begin, std::int64_t end, F&& f) {
+    GRPO_HD static void backwards(std::int64_t begin, std::int64_t end, F&& f) {
         constexpr std::int64_t lanes = scalar_traits<V>::lanes;
         std::int64_t i = end;
         for (; i - lanes >= begin; i -= lanes) f(cursor<V>{i - lanes});
@@ -155,7 +155,7 @@ private:
     }
 
     template <class V, class G>
-    static void step(cursor<V> at, affine<V> m, V& carry, G& g) {
+    GRPO_HD static void step(cursor<V> at, affine<V> m, V& carry, G& g) {
         if (at.count < scalar_traits<V>::lanes) {
             m.scale = math::select<V>(at.existing(), m.scale, V(constant<V>(1)));
             m.offset = math::select<V>(at.existing(), m.offset, V(constant<V>(0)));
@@ -168,7 +168,7 @@ private:
 
     // Lane k gets the value of the first kept lane after it, or `latest`; then latest becomes the first kept lane's.
     template <class V>
-    static V following(cursor<V> at, const kept_value<V>& here, V& latest) {
+    GRPO_HD static V following(cursor<V> at, const kept_value<V>& here, V& latest) {
         constexpr int lanes = scalar_traits<V>::lanes;
         if (all(here.kept) && at.count == lanes) {
             const V next = math::select<V>(scalar_traits<V>::first(lanes - 1), detail::shift_lanes<1>(here.value), latest);

@@ -29,7 +29,7 @@ using lane_index_t = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint
 
 // Lane k becomes lane k + Shift; the last lanes are unspecified.
 template <int Shift, class T, class A>
-xsimd::batch<T, A> shift_lanes(const xsimd::batch<T, A>& x) {
+GRPO_HD xsimd::batch<T, A> shift_lanes(const xsimd::batch<T, A>& x) {
     using index = xsimd::batch<lane_index_t<T>, A>;
     if constexpr (requires { xsimd::make_batch_constant<index, later_lane<Shift>>(); }) {
         return xsimd::swizzle(x, xsimd::make_batch_constant<index, later_lane<Shift>>());
@@ -48,7 +48,7 @@ struct float_exp {
     pack tail;  // q - r
     pack q;
 
-    explicit float_exp(const pack& x) {
+    GRPO_HD explicit float_exp(const pack& x) {
         n = xsimd::nearbyint(x * pack(1.44269504f));
         const pack r = xsimd::fma(n, pack(2.12194440e-4f), xsimd::fma(n, pack(-0.693359375f), x));
         tail = exp_tail_over_square(r) * (r * r);
@@ -56,7 +56,7 @@ struct float_exp {
     }
 
     // x · 2^n for |n| <= 254.
-    static pack scale(const pack& x, const pack& n) {
+    GRPO_HD static pack scale(const pack& x, const pack& n) {
 #if defined(__AVX512F__)
         if constexpr (pack::size == 16) return _mm512_scalef_ps(x, n);
 #endif
@@ -70,7 +70,7 @@ struct float_exp {
     }
 
     // Beyond +-110 the result no longer changes; NaN stays NaN.
-    static pack inside(const pack& x) {
+    GRPO_HD static pack inside(const pack& x) {
 #if defined(__AVX512DQ__)
         if constexpr (pack::size == 16) return _mm512_range_ps(x, pack(110.0f), 0x2);
 #endif
@@ -88,16 +88,16 @@ struct scalar_traits<xsimd::batch<T, A>> {
     using element = T;
     static constexpr int lanes = static_cast<int>(pack::size);
 
-    static pack value(const pack& x) { return x; }
-    static pack chain(const pack& v, const pack&, const pack&) { return v; }
-    static pack select(const mask& m, const pack& a, const pack& b) { return xsimd::select(m, a, b); }
+    GRPO_HD static pack value(const pack& x) { return x; }
+    GRPO_HD static pack chain(const pack& v, const pack&, const pack&) { return v; }
+    GRPO_HD static pack select(const mask& m, const pack& a, const pack& b) { return xsimd::select(m, a, b); }
 
-    static pack fma(const pack& a, const pack& b, const pack& c) { return xsimd::fma(a, b, c); }
-    static pack clamp(const pack& x, const pack& low, const pack& high) {
+    GRPO_HD static pack fma(const pack& a, const pack& b, const pack& c) { return xsimd::fma(a, b, c); }
+    GRPO_HD static pack clamp(const pack& x, const pack& low, const pack& high) {
         return xsimd::max(low, xsimd::min(high, x));
     }
     // Within 1.5 units in the last place in float; expm1 reaches +inf from 88.38 on (exp from 88.72).
-    static pack exp(const pack& x) {
+    GRPO_HD static pack exp(const pack& x) {
         if constexpr (std::is_same_v<T, float>) {
             const detail::float_exp<A> e(detail::float_exp<A>::inside(x));
             return detail::float_exp<A>::scale(pack(1.0f) + e.q, e.n);
@@ -105,7 +105,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
             return xsimd::exp(x);
         }
     }
-    static pack expm1(const pack& x) {
+    GRPO_HD static pack expm1(const pack& x) {
         if constexpr (std::is_same_v<T, float>) {
             const detail::float_exp<A> e(detail::float_exp<A>::inside(x));
             const pack s = detail::float_exp<A>::scale(pack(1.0f), e.n);
@@ -116,7 +116,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
     }
 
     // e^x - 1 - x from the same reduction: where n = 0 it is the polynomial itself, so nothing cancels.
-    static math::exp_parts<pack> exp_split(const pack& x) {
+    GRPO_HD static math::exp_parts<pack> exp_split(const pack& x) {
         if constexpr (std::is_same_v<T, float>) {
             const detail::float_exp<A> e(detail::float_exp<A>::inside(x));
             const pack s = detail::float_exp<A>::scale(pack(1.0f), e.n);
@@ -127,7 +127,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
         }
     }
 
-    static void add_where(pack& total, const mask& m, const pack& x) {
+    GRPO_HD static void add_where(pack& total, const mask& m, const pack& x) {
 #if defined(__AVX512F__)
         if constexpr (pack::size == 16 && sizeof(T) == 4) {
             total = _mm512_mask_add_ps(total, m, total, x);
@@ -137,7 +137,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
         total = total + xsimd::select(m, x, pack(T(0)));
     }
 
-    static T sum(const pack& x) {
+    GRPO_HD static T sum(const pack& x) {
         if constexpr (requires { reduce_add(x); }) {
             return reduce_add(x);
         } else {
@@ -153,7 +153,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
     }
 
     // The first `count` lanes.
-    static mask first(int count) {
+    GRPO_HD static mask first(int count) {
         if constexpr (std::is_integral_v<typename mask::register_type>) {
             return mask(static_cast<typename mask::register_type>((1u << count) - 1u));
         } else {
@@ -170,7 +170,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
 
     // Entries beyond `count` are not touched; their lanes are 0.
     template <class U>
-    static pack load(const U* p, int count) {
+    GRPO_HD static pack load(const U* p, int count) {
         if constexpr (std::is_same_v<U, T>) {
             if (count == lanes) return pack::load_unaligned(p);
         }
@@ -179,7 +179,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
         return pack::load_aligned(buffer);
     }
     template <class U>
-    static void store(U* p, const pack& x, int count) {
+    GRPO_HD static void store(U* p, const pack& x, int count) {
         if constexpr (std::is_same_v<U, T>) {
             if (count == lanes) return x.store_unaligned(p);
         }
@@ -189,7 +189,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
     }
     // Lanes whose mask entry is not 0; false beyond `count`.
     template <class M>
-    static mask marked(const M* p, int count) {
+    GRPO_HD static mask marked(const M* p, int count) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
         if constexpr (sizeof(M) == 1 && pack::size == 16) {
             if (count == lanes) {
@@ -211,7 +211,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
         return pack(T(0)) < pack::load_aligned(buffer);
     }
     // By bit pattern: exponent all ones.
-    static mask nonfinite(const pack& x) {
+    GRPO_HD static mask nonfinite(const pack& x) {
 #if defined(__AVX512DQ__)
         if constexpr (pack::size == 16 && sizeof(T) == 4) return mask(_mm512_fpclass_ps_mask(x, 0x99));
 #endif
