@@ -142,7 +142,7 @@ outcome evaluate(const Term& term, const layout& l, const policy_inputs<T>& in) 
     std::vector<T> g(l.tokens(), T(7));
     outcome out;
     const grpo::objective loss{term, l.over()};
-    out.result = grpo::evaluate(grpo::serial{}, loss.diagnosed(), in.batch(l), l.denominator(), grpo::d_logp(g));
+    out.result = grpo::evaluate(grpo::serial{}, loss, in.batch(l), l.denominator(), grpo::d_logp(g));
     out.value = out.result.loss(l.denominator());
     out.gradient.assign(g.begin(), g.end());
     return out;

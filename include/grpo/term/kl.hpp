@@ -34,7 +34,7 @@ enum class kl_gradient {
 // token has derivative 0 (or that of the unclamped, with outside::straight_through), and where r is clamped the factor of
 // `score` and `importance` is a constant. Defaults: r in ±20 (verl, NeMo RL); no output clamp (verl, NeMo RL, OpenRLHF
 // and AReaL use ±10). `ratio` bounds log ρ of the importance weights.
-// k3 is computed as expm1(-r) + r: float e^d - d - 1 is 4.7 % off at d = 1e-3 (arXiv 2402.03300, eq. 4).
+// k3 is arXiv 2402.03300, eq. 4, as math::exp_remainder(-r): float e^d - d - 1 is 4.7 % off at d = 1e-3.
 template <kl_estimator Value = kl_estimator::k3, kl_gradient Gradient = kl_gradient::own>
 struct kl_penalty {
     static constexpr bool weighted = Gradient == kl_gradient::importance || Gradient == kl_gradient::sequence_importance;
@@ -52,11 +52,11 @@ struct kl_penalty {
         const S r = t.logp - t.logp_ref;
         const S x = estimate(bound(r));
         if constexpr (Gradient == kl_gradient::own) {
-            return output(x);
+            return output.if_any(x);
         } else if constexpr (Gradient == kl_gradient::k2) {
-            return scalar_traits<S>::chain(value(output(x)), value(r), r);
+            return scalar_traits<S>::chain(value(output.if_any(x)), value(r), r);
         } else {
-            return output(S(x * factor(t, r)));
+            return output.if_any(S(x * factor(t, r)));
         }
     }
     template <class S>
