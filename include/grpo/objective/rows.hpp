@@ -185,7 +185,9 @@ private:
         V probe = base.probe;
         data.template read_token<used>(at, x, probe);
         bad = both(use, is_nonfinite(probe));
-        if (any(bad) && policy == nonfinite::skip) use = both(use, negation(bad));
+        if (any(bad)) [[unlikely]] {
+            if (policy == nonfinite::skip) use = both(use, negation(bad));
+        }
         return x;
     }
 
@@ -212,7 +214,7 @@ private:
                            const V* statistic, const V& weight, mask_t<V> use) const {
         mask_t<V> bad = use;
         record<S> x = read(at, base, use, bad);
-        if (any(bad)) note_nonfinite(state, at, bad);
+        if (any(bad)) [[unlikely]] note_nonfinite(state, at, bad);
         S sums_of_row[statistics > 0 ? statistics : 1];
         for (int k = 0; k < statistics; ++k) {
             if constexpr (coupled) {

@@ -30,7 +30,6 @@ struct safety_bound {
 
     template <class S>
     GRPO_HD S operator()(const S& x) const {
-        if (bound >= unbounded) return x;
         if constexpr (std::same_as<mask_t<S>, bool>) {
             if (!exceeded(x)) [[likely]] return x;
         }
@@ -38,6 +37,12 @@ struct safety_bound {
         const S clamped = math::clamp(x, constant_t<S>(-b), b);
         if (gradient == outside::zero) return clamped;
         return carry<S>(value(clamped), x);
+    }
+    // The same for a bound that is usually absent: tested first, so that it then costs nothing.
+    template <class S>
+    GRPO_HD S if_any(const S& x) const {
+        if (bound >= unbounded) [[likely]] return x;
+        return (*this)(x);
     }
     template <class S>
     GRPO_HD mask_t<S> exceeded(const S& x) const {

@@ -76,6 +76,15 @@ struct float_exp {
 #endif
         return xsimd::max(pack(-110.0f), xsimd::min(pack(110.0f), x));
     }
+
+    // e^x - 1 = 2 (2^(n-1) (1 + q) - 1/2): halved, so that 2^n of n = 128 does not overflow before a negative q takes from
+    // it. At 89 the result is +inf; beyond, n would be too large even halved.
+    static pack below_infinity(const pack& x) { return xsimd::min(pack(89.0f), inside(x)); }
+    pack minus_one() const {
+        const pack half = scale(pack(0.5f), n);
+        const pack y = xsimd::fma(half, q, pack(half - pack(0.5f)));
+        return y + y;
+    }
 };
 
 }  // namespace detail
@@ -96,7 +105,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
     GRPO_HD static pack clamp(const pack& x, const pack& low, const pack& high) {
         return xsimd::max(low, xsimd::min(high, x));
     }
-    // Within 1.5 units in the last place in float; expm1 reaches +inf from 88.38 on (exp from 88.72).
+    // Within 1.5 units in the last place in float.
     GRPO_HD static pack exp(const pack& x) {
         if constexpr (std::is_same_v<T, float>) {
             const detail::float_exp<A> e(detail::float_exp<A>::inside(x));
@@ -107,9 +116,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
     }
     GRPO_HD static pack expm1(const pack& x) {
         if constexpr (std::is_same_v<T, float>) {
-            const detail::float_exp<A> e(detail::float_exp<A>::inside(x));
-            const pack s = detail::float_exp<A>::scale(pack(1.0f), e.n);
-            return xsimd::fma(s, e.q, pack(s - pack(1.0f)));
+            return detail::float_exp<A>(detail::float_exp<A>::below_infinity(x)).minus_one();
         } else {
             return xsimd::expm1(x);
         }
@@ -118,9 +125,8 @@ struct scalar_traits<xsimd::batch<T, A>> {
     // e^x - 1 - x from the same reduction: where n = 0 it is the polynomial itself, so nothing cancels.
     GRPO_HD static math::exp_parts<pack> exp_split(const pack& x) {
         if constexpr (std::is_same_v<T, float>) {
-            const detail::float_exp<A> e(detail::float_exp<A>::inside(x));
-            const pack s = detail::float_exp<A>::scale(pack(1.0f), e.n);
-            const pack em = xsimd::fma(s, e.q, pack(s - pack(1.0f)));
+            const detail::float_exp<A> e(detail::float_exp<A>::below_infinity(x));
+            const pack em = e.minus_one();
             return {xsimd::select(e.n == pack(0.0f), e.tail, pack(em - x)), em};
         } else {
             return lane_by_lane(x);
@@ -161,11 +167,11 @@ struct scalar_traits<xsimd::batch<T, A>> {
         }
     }
     static int first_lane(const mask& m) {
-        bool set[pack::size];
-        m.store_unaligned(set);
-        int k = 0;
-        while (k + 1 < lanes && !set[k]) ++k;
-        return k;
+        if constexpr (std::is_integral_v<typename mask::register_type>) {
+            return __builtin_ctz(static_cast<unsigned>(static_cast<typename mask::register_type>(m)));
+        } else {
+            return first_of_flags(m);
+        }
     }
 
     // Entries beyond `count` are not touched; their lanes are 0.
@@ -220,7 +226,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
         using ints = xsimd::batch<bits, A>;
         const auto all_ones = (xsimd::bitwise_cast<ints>(x) & ints(exponent)) == ints(exponent);
         using int_register = typename xsimd::batch_bool<bits, A>::register_type;
-        if constexpr (std::is_same_v<int_register, typename mask::register_type>) {
+        if constexpr (requires { mask(static_cast<int_register>(all_ones)); }) {
             return mask(static_cast<int_register>(all_ones));
         } else {
             const ints one = xsimd::bitwise_cast<ints>(pack(T(1)));
@@ -229,6 +235,14 @@ struct scalar_traits<xsimd::batch<T, A>> {
     }
 
 private:
+    // Kept out of the loops it is called from: only non-finite tokens come here.
+    [[gnu::noinline, gnu::cold]] static int first_of_flags(const mask& m) {
+        bool set[pack::size];
+        m.store_unaligned(set);
+        int k = 0;
+        while (k + 1 < lanes && !set[k]) ++k;
+        return k;
+    }
     static math::exp_parts<pack> lane_by_lane(const pack& x) {
         alignas(64) T in[pack::size], remainder[pack::size], em[pack::size];
         x.store_aligned(in);
