@@ -11,9 +11,12 @@ int main() {
     const std::vector<double> reward{1.0, 0.0, 0.0, 1.0, 0.5, 0.0};
 
     // Log-probabilities of the tokens: under the policy being trained, the one that sampled them, and the reference.
-    const std::vector<double> logp{-0.9, -1.2, -0.4, -2.0, -0.7, -1.1, -0.3, -0.8, -1.6, -0.5, -1.9, -1.0, -0.6, -0.2, -1.3};
-    const std::vector<double> logp_old{-1.0, -1.1, -0.9, -2.1, -0.7, -1.5, -0.3, -0.7, -1.6, -0.6, -1.8, -1.0, -0.7, -0.2, -1.1};
-    const std::vector<double> logp_ref{-1.1, -1.0, -0.8, -2.0, -0.8, -1.4, -0.4, -0.7, -1.5, -0.6, -1.7, -1.1, -0.7, -0.3, -1.1};
+    const std::vector<double> logp{-0.9, -1.2, -0.4, -2.0, -0.7, -1.1, -0.3, -0.8,
+                                   -1.6, -0.5, -1.9, -1.0, -0.6, -0.2, -1.3};
+    const std::vector<double> logp_old{-1.0, -1.1, -0.9, -2.1, -0.7, -1.5, -0.3, -0.7,
+                                       -1.6, -0.6, -1.8, -1.0, -0.7, -0.2, -1.1};
+    const std::vector<double> logp_ref{-1.1, -1.0, -0.8, -2.0, -0.8, -1.4, -0.4, -0.7,
+                                       -1.5, -0.6, -1.7, -1.1, -0.7, -0.3, -1.1};
 
     // Advantages: each reward against the other responses to the same prompt.
     std::vector<double> advantage(6);
@@ -21,7 +24,8 @@ int main() {
 
     // The loss: the clipped ratio plus a KL penalty, every token weighing the same.
     const auto tokens = grpo::ragged(cu_seqlens);
-    const grpo::objective loss{grpo::clipped{.low = 0.2, .high = 0.28} + 0.04 * grpo::kl{}, grpo::aggregation::token_mean()};
+    const grpo::objective loss{grpo::clipped{.low = 0.2, .high = 0.28} + 0.04 * grpo::kl{},
+                               grpo::aggregation::token_mean()};
     const grpo::batch batch(tokens, grpo::logp(logp), grpo::logp_old(logp_old), grpo::logp_ref(logp_ref),
                             grpo::advantage(grpo::by_sequence(advantage)));
 
@@ -40,6 +44,6 @@ int main() {
         }
         std::printf("\n");
     }
-    std::printf("\nloss %.6f over %lld tokens, %lld of them not finite\n", result.loss(denominator),
-                static_cast<long long>(result.count.tokens), static_cast<long long>(result.nonfinite));
+    std::printf("\nloss %.6f over %lld tokens, %.0f of them clipped\n", result.loss(denominator),
+                static_cast<long long>(result.count.tokens), result.metrics.clipped_low + result.metrics.clipped_high);
 }

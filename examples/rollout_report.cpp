@@ -1,4 +1,5 @@
-// A report on a file of rollouts: group sizes, degenerate groups, pass@k and maj@k, advantages, and a histogram of them.
+// A report on a file of rollouts: group sizes, degenerate groups, pass@k and maj@k, advantages, and a histogram of
+// them.
 //
 //   rollout_report rollouts.jsonl --recipe grpo --svg advantages.svg
 #include <cstdint>
@@ -7,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "report/analysis.hpp"
@@ -36,11 +37,12 @@ std::string known_recipes() {
 
 std::vector<report::panel> panels_of(const report::analysis& a, const report::advantage_recipe& recipe) {
     std::vector<report::panel> panels;
-    panels.push_back({fmt::format("Outcome supervision: advantages of {} responses (recipe {})", a.outcome_scored.size(), recipe.name),
+    panels.push_back({fmt::format("Outcome supervision: advantages of {} responses (recipe {})",
+                                  a.outcome_scored.size(), recipe.name),
                       "advantage", "responses", a.outcome_scored});
     if (!a.process.empty()) {
-        panels.push_back({fmt::format("Process supervision: advantages of {} tokens", a.process.size()), "advantage", "tokens",
-                          a.process});
+        panels.push_back({fmt::format("Process supervision: advantages of {} tokens", a.process.size()), "advantage",
+                          "tokens", a.process});
     }
     return panels;
 }
@@ -64,9 +66,14 @@ int main(int argc, char** argv) {
     app.add_option("file", r.file, "JSONL of rollouts, or of worked solutions")->required();
     app.add_option("--recipe", r.recipe, "how rewards become advantages: " + known_recipes())->capture_default_str();
     app.add_option("--svg", r.svg, "write a histogram of the advantages to this file");
-    app.add_option("-k", r.ks, "for pass@k and maj@k; powers of two if not given")->delimiter(',')->allow_extra_args(false)->check(CLI::PositiveNumber);
+    app.add_option("-k", r.ks, "for pass@k and maj@k; powers of two if not given")
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->check(CLI::PositiveNumber);
     app.add_option("--threshold", r.threshold, "least reward of a correct response")->capture_default_str();
-    app.add_option("--groups", r.groups, "how many prompts to print advantages of")->capture_default_str()->check(CLI::NonNegativeNumber);
+    app.add_option("--groups", r.groups, "how many prompts to print advantages of")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber);
     app.add_option("--bins", r.bins, "about how many bars")->capture_default_str()->check(CLI::Range(2, 200));
     try {
         app.parse(argc, argv);

@@ -49,10 +49,10 @@ struct analysis {
     std::int64_t unscored_responses = 0;
     std::int64_t degenerate = 0, all_correct = 0, none_correct = 0, without_scores = 0;
     std::vector<evaluation_row> evaluation;
-    std::vector<double> outcome;           // one advantage per response
-    std::vector<double> outcome_scored;    // those of scored responses
-    std::vector<double> process;           // one advantage per token; empty if there are no steps
-    std::vector<double> step_normalised;   // one per step
+    std::vector<double> outcome;          // one advantage per response
+    std::vector<double> outcome_scored;   // those of scored responses
+    std::vector<double> process;          // one advantage per token; empty if there are no steps
+    std::vector<double> step_normalised;  // one per step
 };
 
 class analyst {
@@ -69,8 +69,7 @@ public:
 
 private:
     analyst(const rollouts& data, double threshold)
-        : data_(data),
-          scored_{grpo::ragged(data.groups).where(data.valid), grpo::ragged(data.tokens), data.reward} {
+        : data_(data), scored_{grpo::ragged(data.groups).where(data.valid), grpo::ragged(data.tokens), data.reward} {
         for (const double r : data.reward) correct_.push_back(r >= threshold ? 1 : 0);
     }
 
@@ -96,7 +95,8 @@ private:
 
     void evaluate(std::vector<std::int64_t> ks) {
         std::int64_t largest = 0;
-        for (std::int64_t g = 0; g < data_.group_count(); ++g) largest = std::max(largest, scored_.groups.count_active(g));
+        for (std::int64_t g = 0; g < data_.group_count(); ++g)
+            largest = std::max(largest, scored_.groups.count_active(g));
         if (ks.empty()) {
             for (std::int64_t k = 1; k <= largest; k *= 2) ks.push_back(k);
         }
@@ -113,7 +113,8 @@ private:
         std::vector<double> per_group(data_.prompt.size());
         std::vector<grpo::majority_cell> cells(static_cast<std::size_t>(grpo::majority_workspace(scored_.groups, k)));
         const auto pass = grpo::pass_at_k(scored_.groups, correct_, k, per_group);
-        const auto maj = grpo::maj_at_k(scored_.groups, data_.answer, correct_, k, grpo::majority_tie::first, cells, per_group);
+        const auto maj =
+            grpo::maj_at_k(scored_.groups, data_.answer, correct_, k, grpo::majority_tie::first, cells, per_group);
         return {k, pass.groups, pass.mean(), maj.mean()};
     }
 
@@ -131,7 +132,8 @@ private:
         const grpo::reasoning_steps<double, std::int64_t> steps{data_.steps, data_.step_end, data_.step_reward};
         out_.step_normalised.resize(data_.step_end.size());
         out_.process.resize(static_cast<std::size_t>(data_.tokens.back()));
-        grpo::process_supervision(grpo::ragged(data_.groups), scored_.tokens, steps, out_.step_normalised, out_.process);
+        grpo::process_supervision(grpo::ragged(data_.groups), scored_.tokens, steps, out_.step_normalised,
+                                  out_.process);
     }
 
     const rollouts& data_;

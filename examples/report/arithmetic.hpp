@@ -162,7 +162,8 @@ inline bool confirms(const fraction& value, const fraction& claim, std::string_v
     const long double size = value.num < 0 ? -value.approximate() : value.approximate();
     if (off <= 1e-9L * size) return true;
     const auto point = shown.find('.');
-    if (point == std::string_view::npos || shown.find_first_not_of("0123456789.,- ") != std::string_view::npos) return false;
+    if (point == std::string_view::npos || shown.find_first_not_of("0123456789.,- ") != std::string_view::npos)
+        return false;
     long double unit = 1;
     for (const char c : shown.substr(point)) unit /= std::isdigit(static_cast<unsigned char>(c)) ? 10 : 1;
     return unit < 1 && off <= unit / 2 * (1 + 1e-12L);
@@ -201,7 +202,8 @@ inline std::string canonical(std::string_view answer) {
     if (!x || answer.find_first_of("+*/(") != std::string_view::npos) return plain;
     const auto text = [](fraction::integer n) {
         std::string digits;
-        for (auto rest = fraction::magnitude(n); rest != 0; rest /= 10) digits.insert(digits.begin(), static_cast<char>('0' + static_cast<int>(rest % 10)));
+        for (auto rest = fraction::magnitude(n); rest != 0; rest /= 10)
+            digits.insert(digits.begin(), static_cast<char>('0' + static_cast<int>(rest % 10)));
         return (n < 0 ? "-" : "") + (digits.empty() ? "0" : digits);
     };
     return x->den == 1 ? text(x->num) : text(x->num) + "/" + text(x->den);

@@ -1,13 +1,13 @@
 // Histograms as an SVG picture, written whole or not at all.
 #pragma once
 
+#include <unistd.h>
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <string>
-#include <unistd.h>
 #include <vector>
 
 #include <fmt/format.h>
@@ -66,10 +66,14 @@ struct bins {
 inline std::string escaped(const std::string& text) {
     std::string out;
     for (const char c : text) {
-        if (c == '&') out += "&amp;";
-        else if (c == '<') out += "&lt;";
-        else if (c == '>') out += "&gt;";
-        else if (static_cast<unsigned char>(c) >= ' ') out += c;
+        if (c == '&')
+            out += "&amp;";
+        else if (c == '<')
+            out += "&lt;";
+        else if (c == '>')
+            out += "&gt;";
+        else if (static_cast<unsigned char>(c) >= ' ')
+            out += c;
     }
     return out;
 }
@@ -82,9 +86,10 @@ public:
     static std::string of(const std::vector<panel>& panels, int wanted_bins) {
         const double height = panel_height * static_cast<double>(panels.size());
         picture p;
-        p.add("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" "
-              "font-family=\"sans-serif\" fill=\"#222\">\n<rect width=\"{0}\" height=\"{1}\" fill=\"#fff\"/>\n",
-              width, height);
+        p.add(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" "
+            "font-family=\"sans-serif\" fill=\"#222\">\n<rect width=\"{0}\" height=\"{1}\" fill=\"#fff\"/>\n",
+            width, height);
         for (std::size_t i = 0; i < panels.size(); ++i) {
             p.draw(panels[i], panel_height * static_cast<double>(i), wanted_bins);
         }
@@ -100,7 +105,8 @@ private:
         text_ += fmt::format(form, std::forward<Values>(values)...);
     }
     void label(double x, double y, const char* anchor, int size, const std::string& words) {
-        add("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\" font-size=\"{}\">{}</text>\n", x, y, anchor, size, escaped(words));
+        add("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\" font-size=\"{}\">{}</text>\n", x, y, anchor, size,
+            escaped(words));
     }
 
     void draw(const panel& what, double offset, int wanted) {
@@ -113,7 +119,8 @@ private:
         const double each = plot_width / static_cast<double>(b.count.size());
         const double number_width = digit * static_cast<double>(fmt::formatted_size("{}", most));
         const bool upright = number_width > each;
-        const double y_top = static_cast<double>(most) * plot_height / (plot_height - (upright ? number_width + 12 : 20));
+        const double y_top =
+            static_cast<double>(most) * plot_height / (plot_height - (upright ? number_width + 12 : 20));
         const double mid = left + plot_width / 2;
         label(mid, offset + 28, "middle", 17, what.title);
         label(mid, base + 46, "middle", 14, what.x_label);
@@ -121,7 +128,8 @@ private:
             offset + top + plot_height / 2, escaped(what.y_label));
         for (double y = 0; y <= y_top * (1 + 1e-9); y += y_step) {
             const double at = base - y / y_top * plot_height;
-            add("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#ddd\"/>\n", left, at, width - right, at);
+            add("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#ddd\"/>\n", left, at,
+                width - right, at);
             label(left - 8, at + 4, "end", 12, fmt::format("{:.0f}", y));
         }
         bars(b, base, each, plot_height / y_top, upright);
@@ -139,8 +147,8 @@ private:
                 "<title>{:.4g} to {:.4g}: {}</title></rect>\n",
                 x + each * 0.06, base - h, each * 0.88, h, from, from + b.width, b.count[i]);
             if (upright) {
-                add("<text transform=\"translate({:.1f} {:.1f}) rotate(-90)\" font-size=\"11\">{}</text>\n", x + each / 2 + 4,
-                    base - h - 4, b.count[i]);
+                add("<text transform=\"translate({:.1f} {:.1f}) rotate(-90)\" font-size=\"11\">{}</text>\n",
+                    x + each / 2 + 4, base - h - 4, b.count[i]);
             } else {
                 label(x + each / 2, base - h - 4, "middle", 11, fmt::format("{}", b.count[i]));
             }
@@ -148,12 +156,14 @@ private:
     }
 
     void axis(const bins& b, double base, double plot_width) {
-        add("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#222\"/>\n", left, base, width - right, base);
+        add("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#222\"/>\n", left, base,
+            width - right, base);
         const double step = tick_step(b.to() - b.from, 10);
         const int decimals = std::clamp(static_cast<int>(-std::floor(std::log10(step) + 1e-9)), 0, 12);
         for (double k = std::ceil(b.from / step); k * step <= b.to(); ++k) {
             const double x = left + (k * step - b.from) / (b.to() - b.from) * plot_width;
-            add("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#222\"/>\n", x, base, x, base + 5);
+            add("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#222\"/>\n", x, base, x,
+                base + 5);
             label(x, base + 20, "middle", 12, fmt::format("{:.{}f}", k * step + 0.0, decimals));
         }
     }

@@ -16,8 +16,8 @@ namespace report {
 
 class page {
 public:
-    static std::string of(const std::string& file, const rollouts& data, const analysis& a, const advantage_recipe& recipe,
-                          std::int64_t shown_groups) {
+    static std::string of(const std::string& file, const rollouts& data, const analysis& a,
+                          const advantage_recipe& recipe, std::int64_t shown_groups) {
         page p;
         p.overview(file, data, a);
         p.groups(data, a);
@@ -66,9 +66,11 @@ private:
     }
 
     void evaluation(const rollouts& data, const analysis& a) {
-        add("\nEvaluation, the mean over groups with at least k scored responses\n\n        k    pass@k     maj@k   groups\n");
+        add("\nEvaluation, the mean over groups with at least k scored responses\n\n        k    pass@k     maj@k   "
+            "groups\n");
         for (const evaluation_row& r : a.evaluation) {
-            add("  {:>7}  {:>8.4f}  {:>8}  {:>7}\n", r.k, r.pass, data.answered > 0 ? fmt::format("{:.4f}", r.maj) : "-", r.groups);
+            add("  {:>7}  {:>8.4f}  {:>8}  {:>7}\n", r.k, r.pass,
+                data.answered > 0 ? fmt::format("{:.4f}", r.maj) : "-", r.groups);
         }
         if (data.answered == 0) add("  (no maj@k: the file names no answers)\n");
     }
@@ -79,11 +81,12 @@ private:
         return std::abs(x) < 1e5 ? fmt::format("{:.4f}", x) : fmt::format("{:.5g}", x);
     }
     void line(const char* what, const summary& s) {
-        add("  {:<16}{:>9}  {:>10} {:>10} {:>10} {:>10}  {:>9}\n", what, s.count, number(s.mean), number(s.std), number(s.least),
-            number(s.greatest), s.zero);
+        add("  {:<16}{:>9}  {:>10} {:>10} {:>10} {:>10}  {:>9}\n", what, s.count, number(s.mean), number(s.std),
+            number(s.least), number(s.greatest), s.zero);
     }
     void heading() {
-        add("  {:<16}{:>9}  {:>10} {:>10} {:>10} {:>10}  {:>9}\n", "", "count", "mean", "std", "least", "greatest", "zeros");
+        add("  {:<16}{:>9}  {:>10} {:>10} {:>10} {:>10}  {:>9}\n", "", "count", "mean", "std", "least", "greatest",
+            "zeros");
     }
 
     void outcome(const rollouts& data, const analysis& a, const advantage_recipe& recipe, std::int64_t shown) {
@@ -93,17 +96,21 @@ private:
         if (shown > 0) add("\n");
         for (std::int64_t g = 0; g < std::min(shown, data.group_count()); ++g) {
             add("  {:<12}", data.prompt[static_cast<std::size_t>(g)]);
-            for (auto i = data.groups[static_cast<std::size_t>(g)]; i < data.groups[static_cast<std::size_t>(g) + 1]; ++i) {
+            for (auto i = data.groups[static_cast<std::size_t>(g)]; i < data.groups[static_cast<std::size_t>(g) + 1];
+                 ++i) {
                 const auto at = static_cast<std::size_t>(i);
                 add("  {}:{:+.4f}", data.valid[at] != 0 ? fmt::format("{:g}", data.reward[at]) : "-", a.outcome[at]);
             }
             add("\n");
         }
-        if (shown > 0) add("  (reward:advantage of the first {} prompts; --groups changes how many)\n", std::min(shown, data.group_count()));
+        if (shown > 0)
+            add("  (reward:advantage of the first {} prompts; --groups changes how many)\n",
+                std::min(shown, data.group_count()));
     }
 
     void process(const rollouts& data, const analysis& a) {
-        add("\nProcess supervision: all step rewards of a group normalised together, a token gets the sum over the steps that\n"
+        add("\nProcess supervision: all step rewards of a group normalised together, a token gets the sum over the "
+            "steps that\n"
             "end at it or later, arXiv 2402.03300 section 4.1.3\n\n");
         if (data.step_end.empty()) return add("  (the file has no steps)\n");
         heading();

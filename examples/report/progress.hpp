@@ -1,11 +1,11 @@
 // A progress bar on stderr for long files; silent where stderr is not a terminal.
 #pragma once
 
+#include <unistd.h>
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <string>
-#include <unistd.h>
 
 namespace report {
 
@@ -27,8 +27,9 @@ public:
         if (percent <= shown_) return;
         shown_ = percent;
         const int full = percent * width / 100;
-        std::fprintf(stderr, "\rreading [%s%s] %3d %%  line %lld", std::string(static_cast<std::size_t>(full), '#').c_str(),
-                     std::string(static_cast<std::size_t>(width - full), '.').c_str(), percent, static_cast<long long>(line));
+        std::fprintf(
+            stderr, "\rreading [%s%s] %3d %%  line %lld", std::string(static_cast<std::size_t>(full), '#').c_str(),
+            std::string(static_cast<std::size_t>(width - full), '.').c_str(), percent, static_cast<long long>(line));
         std::fflush(stderr);
     }
 

@@ -38,7 +38,8 @@ public:
     // The whole file, or bad_input naming file, line and what was expected.
     static rollouts read(const std::string& file) {
         std::error_code failed;
-        if (std::filesystem::is_directory(file, failed)) throw bad_input(fmt::format("{}: is a directory, expected a file", file));
+        if (std::filesystem::is_directory(file, failed))
+            throw bad_input(fmt::format("{}: is a directory, expected a file", file));
         std::ifstream in(file, std::ios::binary);
         if (!in) throw bad_input(fmt::format("{}: cannot be opened for reading", file));
         const auto size = std::filesystem::file_size(file, failed);
@@ -54,7 +55,8 @@ public:
             }
         }
         if (in.bad()) throw bad_input(fmt::format("{}: reading stopped after line {}", file, r.line_));
-        if (r.out_.prompt.empty()) throw bad_input(fmt::format("{}: holds no rollouts, expected one JSON object per line", file));
+        if (r.out_.prompt.empty())
+            throw bad_input(fmt::format("{}: holds no rollouts, expected one JSON object per line", file));
         return r.out_;
     }
 
@@ -80,7 +82,8 @@ private:
         if (!object.is_object()) refuse("expected one JSON object, got {}", object.type_name());
         const bool worked = object.contains("question") && !object.contains("responses");
         if (out_.format.empty()) out_.format = worked ? worked_format : own_format;
-        if (worked != (out_.format == worked_format)) refuse("expected the format of the lines before it: {}", out_.format);
+        if (worked != (out_.format == worked_format))
+            refuse("expected the format of the lines before it: {}", out_.format);
         worked ? worked_line(object) : own_line(object);
         out_.groups.push_back(out_.response_count());
     }
@@ -110,7 +113,8 @@ private:
         out_.valid.push_back(reward->is_null() ? 0 : 1);
         out_.reward.push_back(reward->is_null() ? 0.0 : reward->get<double>());
         const auto text = r.find("text");
-        if (text != r.end() && !text->is_string()) refuse("expected {}.text to be a string, got {}", where, text->type_name());
+        if (text != r.end() && !text->is_string())
+            refuse("expected {}.text to be a string, got {}", where, text->type_name());
         name_answer(r, where);
         const std::int64_t tokens = token_count(r, where);
         out_.tokens.push_back(out_.tokens.back() + tokens);
@@ -130,7 +134,8 @@ private:
     std::int64_t token_count(const json& r, const std::string& where) const {
         const auto tokens = r.find("tokens");
         if (tokens != r.end()) {
-            if (!tokens->is_number_integer() || tokens->get<std::int64_t>() < 0 || tokens->get<std::int64_t>() > most_tokens) {
+            if (!tokens->is_number_integer() || tokens->get<std::int64_t>() < 0 ||
+                tokens->get<std::int64_t>() > most_tokens) {
                 refuse("expected {}.tokens, an integer from 0 to {}, got {}", where, most_tokens, tokens->dump());
             }
             return tokens->get<std::int64_t>();
@@ -156,13 +161,15 @@ private:
             const std::string at = fmt::format("{}.steps[{}]", where, j);
             if (!step.is_object()) refuse("expected {} to be an object, got {}", at, step.type_name());
             const auto end = step.find("end");
-            if (end == step.end() || !end->is_number_integer()) refuse("expected {}.end, an integer{}", at, got(step, "end"));
+            if (end == step.end() || !end->is_number_integer())
+                refuse("expected {}.end, an integer{}", at, got(step, "end"));
             const auto last = end->get<std::int64_t>();
             if (last < least || last >= tokens) {
                 refuse("expected {}.end from {} to {} (tokens: {}), got {}", at, least, tokens - 1, tokens, last);
             }
             const auto reward = step.find("reward");
-            if (reward == step.end() || !reward->is_number()) refuse("expected {}.reward, a number{}", at, got(step, "reward"));
+            if (reward == step.end() || !reward->is_number())
+                refuse("expected {}.reward, a number{}", at, got(step, "reward"));
             out_.step_end.push_back(last);
             out_.step_reward.push_back(reward->get<double>());
             least = last;
@@ -181,7 +188,8 @@ private:
             if (!solved.is_object()) continue;
             const auto text = solved.find("solution");
             const auto label = solved.find("is_correct");
-            if (text == solved.end() || !text->is_string()) refuse("expected \"{}\".solution, a string{}", model, got(solved, "solution"));
+            if (text == solved.end() || !text->is_string())
+                refuse("expected \"{}\".solution, a string{}", model, got(solved, "solution"));
             if (label == solved.end() || !label->is_boolean()) {
                 refuse("expected \"{}\".is_correct, true or false{}", model, got(solved, "is_correct"));
             }
@@ -230,7 +238,8 @@ private:
         for (auto open = part.find("<<"); open != std::string_view::npos; open = part.find("<<")) {
             part.remove_prefix(open + 2);
             const auto close = part.find(">>");
-            const verdict v = close == std::string_view::npos ? verdict::unreadable : check_annotation(part.substr(0, close));
+            const verdict v =
+                close == std::string_view::npos ? verdict::unreadable : check_annotation(part.substr(0, close));
             out_.right += v == verdict::right ? 1 : 0;
             out_.wrong += v == verdict::wrong ? 1 : 0;
             out_.unreadable += v == verdict::unreadable ? 1 : 0;
@@ -256,7 +265,9 @@ private:
     static std::string got(const json& object, const char* key) {
         const auto found = object.find(key);
         if (found == object.end()) return ", but there is none";
-        return fmt::format(", got {}", found->is_primitive() ? found->dump(-1, ' ', false, json::error_handler_t::replace) : std::string(found->type_name()));
+        return fmt::format(", got {}", found->is_primitive()
+                                           ? found->dump(-1, ' ', false, json::error_handler_t::replace)
+                                           : std::string(found->type_name()));
     }
 
     static constexpr const char* own_format = "prompt_id and responses";

@@ -28,9 +28,12 @@ inline const std::vector<advantage_recipe>& advantage_recipes() {
     static const std::vector<advantage_recipe> all{
         {"grpo", "(r - mean) / (std + 1e-6), arXiv 2402.03300",
          [](const scored& s, out& a) { grpo::group_normalised(s.groups, s.reward, a); }},
-        {"dr_grpo", "r - mean, arXiv 2503.20783", [](const scored& s, out& a) { grpo::dr_grpo(s.groups, s.reward, a); }},
+        {"dr_grpo", "r - mean, arXiv 2503.20783",
+         [](const scored& s, out& a) { grpo::dr_grpo(s.groups, s.reward, a); }},
         {"lite_ppo", "(r - mean) / (std of the batch + 1e-6), arXiv 2508.08221",
-         [](const scored& s, out& a) { grpo::group_normalised(s.groups, s.reward, a, {.scale = grpo::group_scale::batch}); }},
+         [](const scored& s, out& a) {
+             grpo::group_normalised(s.groups, s.reward, a, {.scale = grpo::group_scale::batch});
+         }},
         {"rloo", "r - mean of the others, arXiv 2402.14740",
          [](const scored& s, out& a) { grpo::rloo(s.groups, s.reward, a); }},
         {"opo", "r - length-weighted mean, arXiv 2505.23585",
@@ -51,7 +54,8 @@ inline const advantage_recipe& find_advantage_recipe(const std::string& name) {
         if (name == r.name) return r;
         known += (known.empty() ? "" : ", ") + std::string(r.name);
     }
-    throw grpo::error(grpo::detail::complain("recipe", "name", "is \"%s\", but must be one of %s", name.c_str(), known.c_str()));
+    throw grpo::error(
+        grpo::detail::complain("recipe", "name", "is \"%s\", but must be one of %s", name.c_str(), known.c_str()));
 }
 
 }  // namespace report

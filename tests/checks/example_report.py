@@ -134,7 +134,8 @@ def check_counts(prompts, text):
     table = text.split("Group sizes")[1].split("Degenerate")[0]
     expect("sizes", {int(a): int(b) for a, b in re.findall(r"^ +(\d+) +(\d+)$", table, re.M)}, dict(sizes))
     equal = [p for p in prompts if len({r["reward"] for r in scored(p)}) < 2]
-    expect("degenerate", re.search(r"Degenerate groups: (\d+) of (\d+)", text).groups(), (str(len(equal)), str(len(prompts))))
+    found = re.search(r"Degenerate groups: (\d+) of (\d+)", text).groups()
+    expect("degenerate", found, (str(len(equal)), str(len(prompts))))
     expect("all correct", number_after(text, "all correct"), sum(all(r["reward"] >= 1 for r in scored(p)) for p in prompts))
     expect("none correct", number_after(text, "none correct"), sum(all(r["reward"] < 1 for r in scored(p)) for p in prompts))
 
@@ -195,8 +196,8 @@ def check_sample(folder):
 
 # ---- worked solutions
 
-RIGHT = ["1+1=2", "2/3=0.6666666666666666", "2/3=0.67", "0.1+0.2=0.30000000000000004", "1,000*3=3000", "-(2-5)*2=6", "50%*8=4",
-         "4+4=8=2*4", "7/2=3.5", "10/4=2.50", ".5*4.=2"]
+RIGHT = ["1+1=2", "2/3=0.6666666666666666", "2/3=0.67", "0.1+0.2=0.30000000000000004", "1,000*3=3000", "-(2-5)*2=6",
+         "50%*8=4", "4+4=8=2*4", "7/2=3.5", "10/4=2.50", ".5*4.=2"]
 WRONG = ["1+1=3", "2/3=0.66", "7/2=3", "7/2=4", "4+4=8=9", "25*3=7500", "1-2=1"]
 UNREADABLE = ["x+1=2", "5", "1/0=0", "2(3)=6", "3:15-2=1", "=3", "1+=1", "((1)=1", "", "(" * 5000 + "=1", "9" * 60 + "*1=1"]
 
@@ -224,7 +225,8 @@ def check_worked(folder):
     bad = solution(["two and two <<2+2=5>>5 or <<1+1=2>>2", "#### 5"], False)
     none = solution(["no idea"], False)
     twin = solution(["guess", "A: $4"], True)
-    file.write_text(json.dumps({"question": "2+2?", "ground_truth": "A: 4", "a": good, "b": bad, "c": none, "d": twin}) + "\n\n")
+    line = {"question": "2+2?", "ground_truth": "A: 4", "a": good, "b": bad, "c": none, "d": twin}
+    file.write_text(json.dumps(line) + "\n\n")
     ran = report(file, "-k", "1,3")
     expect("worked: status", ran.returncode, 0)
     expect_summary("worked: steps", summary_of(ran.stdout, "step rewards"), [1, 0, 1, -1, -1, 0, 0, 1])
@@ -246,15 +248,18 @@ def one(**response):
 
 
 BAD_LINES = [
-    ("{", "not JSON at column"), ("[1]", "expected one JSON object, got array"), ("3", "got number"), (GOOD + "}", "not JSON"),
+    ("{", "not JSON at column"), ("[1]", "expected one JSON object, got array"), ("3", "got number"),
+    (GOOD + "}", "not JSON"),
     ('{"prompt_id": 1, "responses": [{"reward": NaN}]}', "a reward that could not be scored is null"),
     ('{"prompt_id": 1, "responses": [{"reward": 1e999}]}', "too large"),
     ('{"responses": []}', '"prompt_id", a string or an integer, but there is none'),
     ('{"prompt_id": 1.5, "responses": []}', "got 1.5"), ('{"prompt_id": 1}', '"responses", a list, but there is none'),
-    ('{"prompt_id": 1, "responses": {}}', "got object"), ('{"prompt_id": 1, "responses": [4]}', "responses[0] to be an object"),
+    ('{"prompt_id": 1, "responses": {}}', "got object"),
+    ('{"prompt_id": 1, "responses": [4]}', "responses[0] to be an object"),
     (one(), "responses[1].reward, a number, or null"), (one(reward="high"), 'got "high"'), (one(reward=True), "got true"),
     (one(reward=1, text=5), "responses[1].text to be a string"), (one(reward=1, answer=[]), "responses[1].answer"),
-    (one(reward=1, tokens=-1), "responses[1].tokens"), (one(reward=1, tokens=2.5), "got 2.5"), (one(reward=1, tokens=2**63), "tokens"),
+    (one(reward=1, tokens=-1), "responses[1].tokens"), (one(reward=1, tokens=2.5), "got 2.5"),
+    (one(reward=1, tokens=2**63), "tokens"),
     (one(reward=1, steps=3), "steps to be a list"), (one(reward=1, steps=[3]), "responses[1].steps[0] to be an object"),
     (one(reward=1, tokens=4, steps=[{"reward": 1}]), "steps[0].end, an integer, but there is none"),
     (one(reward=1, tokens=4, steps=[{"end": 4, "reward": 1}]), "steps[0].end from 0 to 3 (tokens: 4), got 4"),
@@ -285,7 +290,8 @@ def check_bad_lines(folder):
     cases = [(GOOD, line, word) for line, word in BAD_LINES]
     cases += [('{"question": "?", "m": {"solution": "A: 1", "is_correct": true}}', line, word) for line, word in BAD_WORKED]
     for good, line, word in cases:
-        file.write_bytes(good.encode() + b"\n\n" + (line if isinstance(line, bytes) else line.encode()) + b"\n" + good.encode() + b"\n")
+        raw = line if isinstance(line, bytes) else line.encode()
+        file.write_bytes(good.encode() + b"\n\n" + raw + b"\n" + good.encode() + b"\n")
         refused(str(line)[:80], report(file, "--svg", picture), f"{file}:3: ", "expected", word)
     expect("bad lines leave an old picture alone", picture.read_text(), "old")
     expect("bad lines leave nothing else", sorted(os.listdir(folder)), ["bad.jsonl", "old.svg"])
@@ -306,7 +312,8 @@ def check_bad_files(folder):
     refused("picture in no folder", report(file, "--svg", folder / "none" / "a.svg"), "a.svg: cannot be written")
     (folder / "taken.svg").mkdir()
     refused("picture on a folder", report(file, "--svg", folder / "taken.svg"), "cannot be written")
-    for arguments in ([], [file, "-k", "0"], [file, "--no-such"], [file, "--bins", "1"], [file, "--groups", "-1"], [file, "-k", "a"]):
+    for arguments in ([], [file, "-k", "0"], [file, "-k", "a"], [file, "--no-such"], [file, "--bins", "1"],
+                      [file, "--groups", "-1"]):
         expect(f"usage {arguments}: status", report(*arguments).returncode, 2)
     expect("help: status", report("--help").returncode, 0)
     expect("bad files leave nothing", sorted(os.listdir(folder)), ["rollouts.jsonl", "taken.svg"])
@@ -316,7 +323,8 @@ def check_degenerate(folder):
     """An empty group, a lone response, a group without a score, equal rewards: counted, advantage 0, no NaN."""
     file = folder / "rollouts.jsonl"
     rewards = [[], [1.0], [None, None], [0.1, 0.1, 0.1], [1.0, None, 0.0]]
-    file.write_text("".join(json.dumps({"prompt_id": i, "responses": [{"reward": r} for r in g]}) + "\r\n" for i, g in enumerate(rewards)))
+    lines = [json.dumps({"prompt_id": i, "responses": [{"reward": r} for r in g]}) for i, g in enumerate(rewards)]
+    file.write_text("\r\n".join(lines))
     ran = report(file, "--groups", "9")
     expect("degenerate: status", ran.returncode, 0)
     expect("degenerate: count", "Degenerate groups: 4 of 5" in ran.stdout, True)
@@ -331,7 +339,7 @@ def check_degenerate(folder):
     file.write_text('{"prompt_id": 0, "responses": []}\n')
     ran = report(file, "--svg", picture)
     expect("one empty group: status", ran.returncode, 0)
-    expect("one empty group: a picture", xml.etree.ElementTree.parse(picture).getroot().tag, "{http://www.w3.org/2000/svg}svg")
+    xml.etree.ElementTree.parse(picture)
     file.write_text(json.dumps({"prompt_id": 0, "responses": [{"reward": r} for r in (1e308, -1e308, 1e20, 0.5)]}))
     expect("huge rewards: status", report(file, "--recipe", "raw", "--svg", picture).returncode, 0)
     xml.etree.ElementTree.parse(picture)
@@ -343,7 +351,7 @@ def check_degenerate(folder):
 def check_quickstart():
     """Clip and k3 by hand; the gradient by central differences."""
     source = (ROOT / "examples" / "quickstart.cpp").read_text()
-    arrays = {n: [float(x) for x in v.split(",")] for n, v in re.findall(r"(\w+)\{([-\d., ]+)\};", source)}
+    arrays = {n: [float(x) for x in v.split(",")] for n, v in re.findall(r"(\w+)\{([-\d.,\s]+)\};", source)}
     cu, reward = [int(x) for x in arrays["cu_seqlens"]], arrays["reward"]
     advantage = [a for g in (reward[:3], reward[3:]) for a in grpo(g, None, None)]
 
@@ -364,7 +372,12 @@ def check_quickstart():
         expect(f"quickstart: row {s} of {len(wanted)} numbers", len(got), len(wanted))
         for g, w in zip(got, wanted):
             expect(f"quickstart: row {s}", g, w, 0.000051 if w == advantage[s] else 0.0000061)
-    expect("quickstart: loss", float(re.search(r"^loss (\S+)", ran.stdout, re.M).group(1)), loss, 0.00000051)
+    said = re.search(r"^loss (\S+) over 15 tokens, (\d+) of them clipped", ran.stdout, re.M)
+    expect("quickstart: loss", float(said.group(1)), loss, 0.00000051)
+    ratios = [math.exp(x - o) for x, o in zip(arrays["logp"], arrays["logp_old"])]
+    signs = [a for a, begin, end in zip(advantage, cu, cu[1:]) for _ in range(begin, end)]
+    stopped = sum((a > 0 and r > 1.28) or (a < 0 and r < 0.8) for a, r in zip(signs, ratios))
+    expect("quickstart: clipped", int(said.group(2)), stopped)
 
 
 def main():

@@ -14,7 +14,8 @@ NAME = re.compile(r"`(\w+)(?:\{\})?`")
 def program(rows):
     lines = ["#include <grpo/grpo.hpp>", "using namespace grpo;", "void compile_methods() {"]
     for at, (method, loss, average, advantage, remark) in enumerate(rows):
-        lines += [f"    // {method.strip()}", f"    [[maybe_unused]] const objective m{at}{{{loss}, aggregation::{average}}};"]
+        lines.append(f"    // {method.strip()}")
+        lines.append(f"    [[maybe_unused]] const objective m{at}{{{loss}, aggregation::{average}}};")
         names = [advantage] * bool(advantage) + NAME.findall(remark)
         lines += [f"    using ::grpo::{name};" for name in dict.fromkeys(names)]
     return "\n".join([*lines, "}", ""])
