@@ -120,9 +120,13 @@ struct masked;
 namespace detail {
 
 // How many of n entries are not 0. Byte masks eight at a time: a byte's top bit of (x & 0x7f..) + 0x7f.. | x is set
-// exactly where the byte is not 0, and a multiplication adds the eight of them up.
+// exactly where the byte is not 0, and a multiplication adds the eight of them up. Not inlined: its constants would take
+// the registers of the loop that follows.
 template <class M>
-GRPO_HD std::int64_t count_nonzero(const M* p, std::int64_t n) {
+#if defined(__CUDACC__)
+__host__ __device__
+#endif
+[[gnu::noinline]] std::int64_t count_nonzero(const M* p, std::int64_t n) {
     std::int64_t count = 0;
     std::int64_t i = 0;
     if constexpr (sizeof(M) == 1) {

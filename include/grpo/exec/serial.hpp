@@ -45,8 +45,17 @@ struct serial_team {
         typename Monoid::template state<double> state;
         std::int64_t i = begin;
         while (i < end) {
-            for (; i < end && active(cursor<V>{i}); ++i) f(state, cursor<V>{i}, true);
-            for (; i < end && !active(cursor<V>{i}); ++i) skipped(cursor<V>{i});
+            // Neighbouring active positions in a loop of their own, tested at its end: then its body always runs, and
+            // compilers compute before it what does not change in it.
+            if (active(cursor<V>{i})) {
+                do {
+                    f(state, cursor<V>{i}, true);
+                    ++i;
+                } while (i < end && active(cursor<V>{i}));
+            } else {
+                skipped(cursor<V>{i});
+                ++i;
+            }
         }
         return state;
     }

@@ -109,6 +109,9 @@ template <class S>
 struct exp_parts {
     S remainder;
     S expm1;
+
+    GRPO_HD exp_parts(const S& r, const S& e) : remainder(r), expm1(e) {}
+    GRPO_HD exp_parts(const exp_parts& other) : remainder(other.remainder), expm1(other.expm1) {}  // see dual
 };
 template <class S>
 GRPO_HD exp_parts<S> exp_split(const S& x) {
@@ -174,7 +177,11 @@ GRPO_HD S max(const S& a, const S& b) {
 
 template <class S>
 GRPO_HD S clamp(const S& x, const constant_t<S>& low, const constant_t<S>& high) {
-    if constexpr (requires { scalar_traits<S>::clamp(x, low, high); }) return scalar_traits<S>::clamp(x, low, high);
+    if constexpr (requires { scalar_traits<S>::clamp(x, low, high); }) {
+        return scalar_traits<S>::clamp(x, low, high);
+    } else if constexpr (std::same_as<mask_t<S>, bool>) {
+        if (!(x < low) && !(high < x)) [[likely]] return x;
+    }
     return math::select<S>(x < low, S(low), math::select<S>(high < x, S(high), x));
 }
 

@@ -23,7 +23,7 @@ struct clipped {
 
     template <class S>
     GRPO_HD S operator()(const token<S>& t) const {
-        return detail::clipped_surrogate<S>(t.advantage, math::exp(bound(t.log_ratio())), low, high);
+        return detail::clipped_surrogate<S>(t.advantage, bound(t.log_ratio()), low, high);
     }
     template <class S>
     GRPO_HD flags<S> flagged(const token<S>& t) const {

@@ -57,10 +57,14 @@ inline constexpr double unbounded = safety_bound::unbounded;
 
 namespace detail {
 
-// max(-A ρ, -A clip(ρ, 1 - low, 1 + high)); a tie takes the unclipped side.
+// max(-A ρ, -A clip(ρ, 1 - low, 1 + high)) with ρ = e^log_ratio; a tie takes the unclipped side. The interval comes before
+// the exponential: a compiler moves constants out of a loop only if no call precedes them.
 template <class S>
-GRPO_HD S clipped_surrogate(const constant_t<S>& advantage, const S& ratio, double low, double high) {
-    const S kept = math::clamp(ratio, constant<S>(1 - low), constant<S>(1 + high));
+GRPO_HD S clipped_surrogate(const constant_t<S>& advantage, const S& log_ratio, double low, double high) {
+    const constant_t<S> least = constant<S>(1 - low);
+    const constant_t<S> most = constant<S>(1 + high);
+    const S ratio = math::exp(log_ratio);
+    const S kept = math::clamp(ratio, least, most);
     return math::max(S(-advantage * ratio), S(-advantage * kept));
 }
 
