@@ -36,6 +36,7 @@ struct number {
     friend number operator/(number a, number b) { return number(a.x / b.x); }
     friend mask operator<(number a, number b) { return {a.x < b.x}; }
     friend mask operator<=(number a, number b) { return {a.x <= b.x}; }
+    friend number abs(number a) { return number(std::abs(a.x)); }
     friend number exp(number a) { return number(std::exp(a.x)); }
     friend number expm1(number a) { return number(std::expm1(a.x)); }
     friend number log(number a) { return number(std::log(a.x)); }

@@ -1,8 +1,11 @@
 // A batch with every input a term may need, from a seed: log-probabilities on both sides of every clip, masks with holes.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <limits>
 #include <vector>
 
 #include <grpo/objective.hpp>
@@ -89,20 +92,77 @@ struct outcome {
     double loss() const { return result.loss(denominator); }
 };
 
-template <class T, class Exec, class Term, class Shape>
-outcome<T> evaluate(Exec&& exec, const Term& term, const arrays<T>& a, const Shape& shape,
-                    grpo::aggregation over = grpo::aggregation::token_mean(),
-                    grpo::nonfinite policy = grpo::nonfinite::report) {
+template <class T, class Exec, class Loss, class Shape>
+outcome<T> evaluate_loss(Exec&& exec, const Loss& loss, const arrays<T>& a, const Shape& shape) {
     outcome<T> r;
-    const grpo::objective loss{term, over, policy};
-    r.denominator = over.denominator(grpo::count(shape));
+    r.denominator = loss.over.denominator(grpo::count(shape));
     const std::size_t n = static_cast<std::size_t>(shape.extent());
     r.d_logp.assign(n, T(77));
     r.d_entropy.assign(n, T(77));
     r.d_values.assign(n, T(77));
-    r.result = grpo::evaluate(exec, loss.diagnosed(), a.batch(shape), r.denominator, grpo::d_logp(r.d_logp),
+    r.result = grpo::evaluate(exec, loss, a.batch(shape), r.denominator, grpo::d_logp(r.d_logp),
                               grpo::d_entropy(r.d_entropy), grpo::d_values(r.d_values));
     return r;
+}
+
+template <class T, class Exec, class Term, class Shape>
+outcome<T> evaluate(Exec&& exec, const Term& term, const arrays<T>& a, const Shape& shape,
+                    grpo::aggregation over = grpo::aggregation::token_mean(),
+                    grpo::nonfinite policy = grpo::nonfinite::report) {
+    return evaluate_loss(exec, grpo::objective{term, over, policy}, a, shape);
+}
+// The same with metrics.
+template <class T, class Exec, class Term, class Shape>
+outcome<T> diagnose(Exec&& exec, const Term& term, const arrays<T>& a, const Shape& shape,
+                    grpo::aggregation over = grpo::aggregation::token_mean(),
+                    grpo::nonfinite policy = grpo::nonfinite::report) {
+    return evaluate_loss(exec, grpo::objective{term, over, policy}.diagnosed(), a, shape);
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+    return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+inline bool same_bits(double a, double b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+
+// Loss, weight, counts, metrics and gradients.
+template <class T>
+bool same_bits(const outcome<T>& a, const outcome<T>& b) {
+    const grpo::loss_result &x = a.result, &y = b.result;
+    return same_bits(x.sum, y.sum) && same_bits(x.weight, y.weight) && x.count.tokens == y.count.tokens &&
+           x.count.nonempty == y.count.nonempty && x.nonfinite == y.nonfinite && x.first_nonfinite == y.first_nonfinite &&
+           std::memcmp(&x.metrics, &y.metrics, sizeof x.metrics) == 0 && same_bits(a.d_logp, b.d_logp) &&
+           same_bits(a.d_entropy, b.d_entropy) && same_bits(a.d_values, b.d_values);
+}
+
+// The same batch with `poison` behind every mask.
+template <class T>
+arrays<T> poisoned(arrays<T> a, T poison) {
+    a.each([&](std::vector<T>& x) {
+        for (std::size_t i = 0; i < x.size(); ++i) {
+            if (a.mask[i] == 0) x[i] = poison;
+        }
+    });
+    return a;
+}
+
+template <class T>
+std::vector<T> poisons() {
+    using limits = std::numeric_limits<T>;
+    return {limits::quiet_NaN(), limits::infinity(), -limits::infinity(), T(1e30)};
+}
+
+// "" if the outputs are the same bits as the clean run's and exactly +0.0 where masked.
+template <class T>
+const char* leak(const outcome<T>& clean, const outcome<T>& got, const arrays<T>& a) {
+    if (!same_bits(clean, got)) return "an output differs from the clean run";
+    for (std::size_t i = 0; i < a.mask.size(); ++i) {
+        if (a.mask[i] != 0) continue;
+        for (const T g : {got.d_logp[i], got.d_entropy[i], got.d_values[i]}) {
+            if (g != T(0) || std::signbit(g)) return "a masked gradient is not +0.0";
+        }
+    }
+    return "";
 }
 
 }  // namespace random_batch

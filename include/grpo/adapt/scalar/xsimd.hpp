@@ -69,17 +69,11 @@ struct float_exp {
         return x * a * b;
     }
 
-    // Beyond +-110 the result no longer changes; NaN stays NaN.
-    GRPO_HD static pack inside(const pack& x) {
-#if defined(__AVX512DQ__)
-        if constexpr (pack::size == 16) return _mm512_range_ps(x, pack(110.0f), 0x2);
-#endif
-        return xsimd::max(pack(-110.0f), xsimd::min(pack(110.0f), x));
-    }
+    // Where the result still changes: e^89 is +inf, e^-110 is 0. NaN stays NaN.
+    static pack inside(const pack& x) { return xsimd::max(pack(-110.0f), xsimd::min(pack(89.0f), x)); }
 
     // e^x - 1 = 2 (2^(n-1) (1 + q) - 1/2): halved, so that 2^n of n = 128 does not overflow before a negative q takes from
-    // it. At 89 the result is +inf; beyond, n would be too large even halved.
-    static pack below_infinity(const pack& x) { return xsimd::min(pack(89.0f), inside(x)); }
+    // it.
     pack minus_one() const {
         const pack half = scale(pack(0.5f), n);
         const pack y = xsimd::fma(half, q, pack(half - pack(0.5f)));
@@ -96,6 +90,8 @@ struct scalar_traits<xsimd::batch<T, A>> {
     using mask = xsimd::batch_bool<T, A>;
     using element = T;
     static constexpr int lanes = static_cast<int>(pack::size);
+    // A mask is one bit per lane (AVX-512), or a pack of all-ones and zeros.
+    static constexpr bool mask_is_bits = requires(unsigned bits) { static_cast<typename mask::register_type>(bits); };
 
     GRPO_HD static pack value(const pack& x) { return x; }
     GRPO_HD static pack chain(const pack& v, const pack&, const pack&) { return v; }
@@ -116,7 +112,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
     }
     GRPO_HD static pack expm1(const pack& x) {
         if constexpr (std::is_same_v<T, float>) {
-            return detail::float_exp<A>(detail::float_exp<A>::below_infinity(x)).minus_one();
+            return detail::float_exp<A>(detail::float_exp<A>::inside(x)).minus_one();
         } else {
             return xsimd::expm1(x);
         }
@@ -125,7 +121,7 @@ struct scalar_traits<xsimd::batch<T, A>> {
     // e^x - 1 - x from the same reduction: where n = 0 it is the polynomial itself, so nothing cancels.
     GRPO_HD static math::exp_parts<pack> exp_split(const pack& x) {
         if constexpr (std::is_same_v<T, float>) {
-            const detail::float_exp<A> e(detail::float_exp<A>::below_infinity(x));
+            const detail::float_exp<A> e(detail::float_exp<A>::inside(x));
             const pack em = e.minus_one();
             return {xsimd::select(e.n == pack(0.0f), e.tail, pack(em - x)), em};
         } else {
@@ -160,14 +156,14 @@ struct scalar_traits<xsimd::batch<T, A>> {
 
     // The first `count` lanes.
     GRPO_HD static mask first(int count) {
-        if constexpr (std::is_integral_v<typename mask::register_type>) {
+        if constexpr (mask_is_bits) {
             return mask(static_cast<typename mask::register_type>((1u << count) - 1u));
         } else {
             return iota() < pack(static_cast<T>(count));
         }
     }
     static int first_lane(const mask& m) {
-        if constexpr (std::is_integral_v<typename mask::register_type>) {
+        if constexpr (mask_is_bits) {
             return __builtin_ctz(static_cast<unsigned>(static_cast<typename mask::register_type>(m)));
         } else {
             return first_of_flags(m);
