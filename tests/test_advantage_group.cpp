@@ -82,11 +82,30 @@ void check_advantage(const vectors::test_case& c, T, F&& f) {
 }  // namespace
 
 TEST_CASE("every method of advantage.json has its test") {
-    const std::set<std::string> tested = {
-        "grpo", "dr_grpo", "rloo", "gpg", "raw", "clip", "pass_at_k", "pf_ppo", "gdpo", "opo", "otb", "otb_multi_turn",
-        "teacher", "a_star",                                                                          // here
-        "discounted_return", "reinforce_plus_plus", "remax", "turn_returns", "reinforce_plus_plus_baseline",  // returns
-        "gae", "vapo", "whiten", "outcome_supervision", "process_supervision"};
+    const std::set<std::string> tested = {"grpo",
+                                          "dr_grpo",
+                                          "rloo",
+                                          "gpg",
+                                          "raw",
+                                          "clip",
+                                          "pass_at_k",
+                                          "pf_ppo",
+                                          "gdpo",
+                                          "opo",
+                                          "otb",
+                                          "otb_multi_turn",
+                                          "teacher",
+                                          "a_star",  // here
+                                          "discounted_return",
+                                          "reinforce_plus_plus",
+                                          "remax",
+                                          "turn_returns",
+                                          "reinforce_plus_plus_baseline",  // returns
+                                          "gae",
+                                          "vapo",
+                                          "whiten",
+                                          "outcome_supervision",
+                                          "process_supervision"};
     for (const vectors::test_case& c : vectors::load("advantage")) {
         INFO(c.id());
         CHECK(tested.count(c.method()) == 1);
@@ -105,8 +124,9 @@ TEST_CASE("vectors: relatives of the group mean") {
           }) > 0);
     CHECK(for_each("advantage", "rloo", [](const vectors::test_case& c, auto t) {
               check_advantage(c, t, [&](const auto& groups, const auto& reward, auto& a) {
-                  grpo::rloo(groups, reward, a, {singleton(c.text("singleton")), c.flag("batch_normalise"),
-                                                 whiten_options(c.data().at("parameters"))});
+                  grpo::rloo(groups, reward, a,
+                             {singleton(c.text("singleton")), c.flag("batch_normalise"),
+                              whiten_options(c.data().at("parameters"))});
               });
           }) > 0);
     CHECK(for_each("advantage", "gpg", [](const vectors::test_case& c, auto t) {
@@ -116,9 +136,9 @@ TEST_CASE("vectors: relatives of the group mean") {
           }) > 0);
     CHECK(for_each("advantage", "pass_at_k", [](const vectors::test_case& c, auto t) {
               check_advantage(c, t, [&](const auto& groups, const auto& reward, auto& a) {
-                  grpo::pass_at_k_advantage(groups, reward, a,
-                                            {c.integer("ddof"), c.number("eps"), c.flag("normalise"),
-                                             singleton(c.text("singleton"))});
+                  grpo::pass_at_k_advantage(
+                      groups, reward, a,
+                      {c.integer("ddof"), c.number("eps"), c.flag("normalise"), singleton(c.text("singleton"))});
               });
           }) > 0);
     CHECK(for_each("advantage", "opo", [](const vectors::test_case& c, auto t) {
@@ -153,8 +173,8 @@ TEST_CASE("vectors: PF-PPO's weights") {
               using K = grpo::pf_ppo_kind;
               const std::vector<T> reward = c.input<T>("reward");
               std::vector<T> weight(reward.size()), probability(reward.size());
-              const K kind = one_of<K>(c.text("kind"), {{"power", K::power}, {"max_min", K::max_min},
-                                                        {"max_random", K::max_random}});
+              const K kind = one_of<K>(c.text("kind"),
+                                       {{"power", K::power}, {"max_min", K::max_min}, {"max_random", K::max_random}});
               grpo::pf_ppo_weights(reward, weight, probability, {kind, c.number("power"), c.number("eps")});
               CHECK(wrong(c, "weight", weight) == "");
               CHECK(wrong(c, "probability", probability) == "");
@@ -192,11 +212,10 @@ TEST_CASE("vectors: optimal token baselines") {
             const std::vector<T> weight = c.has("weight") ? c.input<T>("weight") : std::vector<T>{};
             std::vector<T> a(reward.size(), T(77)), g(a), b(a);
             with_tokens(c, [&](const auto& tokens) {
-                grpo::optimal_token_baseline(grpo::ragged(cu), tokens,
-                                             grpo::otb_inputs<T>{reward, logp, squared, weight}, a, g, b,
-                                             {c.method() == "otb" ? grpo::token_alignment::position
-                                                                  : grpo::token_alignment::active_tokens,
-                                              c.number("eps")});
+                grpo::optimal_token_baseline(
+                    grpo::ragged(cu), tokens, grpo::otb_inputs<T>{reward, logp, squared, weight}, a, g, b,
+                    {c.method() == "otb" ? grpo::token_alignment::position : grpo::token_alignment::active_tokens,
+                     c.number("eps")});
             });
             CHECK(wrong(c, "advantage_token", a) == "");
             CHECK(wrong(c, "return_token", g) == "");
@@ -213,8 +232,9 @@ TEST_CASE("vectors: teacher advantages") {
               const bool add = c.text("mode") == "add";
               std::vector<T> a = add ? c.input<T>("advantage_token") : std::vector<T>(old.size(), T(77));
               with_tokens(c, [&](const auto& tokens) {
-                  grpo::teacher_advantage(tokens, old, teacher, a,
-                                          {add ? grpo::teacher_mode::add : grpo::teacher_mode::replace, c.number("coef")});
+                  grpo::teacher_advantage(
+                      tokens, old, teacher, a,
+                      {add ? grpo::teacher_mode::add : grpo::teacher_mode::replace, c.number("coef")});
               });
               CHECK(wrong(c, "advantage_token", a) == "");
           }) > 0);
@@ -228,7 +248,8 @@ TEST_CASE("vectors: A*-PO") {
               const offsets cu = c.input<std::int64_t>("group_offsets");
               const offsets offline = c.input<std::int64_t>("reference_offsets");
               std::vector<T> star(cu.size() - 1), a(reward.size()), gradient(now.size(), T(77));
-              grpo::a_star_advantage(grpo::ragged(cu), grpo::ragged(offline), c.number("beta1"), reward, reference, star, a);
+              grpo::a_star_advantage(grpo::ragged(cu), grpo::ragged(offline), c.number("beta1"), reward, reference,
+                                     star, a);
               CHECK(wrong(c, "optimal_value", star) == "");
               CHECK(wrong(c, "advantage", a) == "");
               with_tokens(c, [&](const auto& tokens) {
@@ -426,7 +447,8 @@ TEST_CASE("R1.8 a lone sample: 0, its reward, or an error") {
     const grpo::padded one(1, 1);
     CHECK(plus_zero(normalised(one, r)[0]));
     // verl: s / (1 + 1e-6)
-    CHECK(normalised(one, r, {.singleton = grpo::singleton_rule::raw_reward})[0] == doctest::Approx(0.5 / (1 + 1e-6)).epsilon(1e-15));
+    CHECK(normalised(one, r, {.singleton = grpo::singleton_rule::raw_reward})[0] ==
+          doctest::Approx(0.5 / (1 + 1e-6)).epsilon(1e-15));
     CHECK_THROWS_AS(normalised(one, r, {.singleton = grpo::singleton_rule::error}), grpo::error);
     const flags invalid = {0};
     CHECK(plus_zero(normalised(one.where(invalid), r, {.singleton = grpo::singleton_rule::raw_reward})[0]));
@@ -499,7 +521,8 @@ TEST_CASE("R1.7 labels in any order become offsets and an order") {
     CHECK(offsets(cu.begin(), cu.begin() + 4) == offsets{0, 2, 5, 6});
     std::vector<double> sorted(6), a(6), back(6);
     grpo::gather(order, r, sorted);
-    grpo::group_normalised(grpo::ragged(grpo::view<const std::int64_t>(cu.data(), groups + 1)), sorted, a, {.eps = 0.0});
+    grpo::group_normalised(grpo::ragged(grpo::view<const std::int64_t>(cu.data(), groups + 1)), sorted, a,
+                           {.eps = 0.0});
     grpo::scatter(order, a, back);
     const double half = std::sqrt(0.5);
     const std::vector<double> expected = {-1, -half, 0, 0, half, 1};
@@ -541,8 +564,8 @@ TEST_CASE_TEMPLATE("R1.12 R1.13 token baselines ignore masked memory and padding
             for (size_t i = 0; i < n; ++i) {
                 if (!mask[i]) r[i] = l[i] = q[i] = poison;
             }
-            grpo::optimal_token_baseline(groups, grpo::padded(rows, width).where(mask), grpo::otb_inputs<T>{r, l, q, {}}, a, g,
-                                         b, {.align = align});
+            grpo::optimal_token_baseline(groups, grpo::padded(rows, width).where(mask),
+                                         grpo::otb_inputs<T>{r, l, q, {}}, a, g, b, {.align = align});
             if (base.empty()) base = a;
             CHECK(same_bits(a, base));
             for (size_t i = 0; i < n; ++i) CHECK((mask[i] || (plus_zero(a[i]) && plus_zero(b[i]) && plus_zero(g[i]))));
@@ -555,8 +578,8 @@ TEST_CASE_TEMPLATE("R1.12 R1.13 token baselines ignore masked memory and padding
             const size_t to = i / 6 * wide + i % 6;
             r[to] = reward[i], l[to] = logp[i], q[to] = squared[i], m[to] = mask[i];
         }
-        grpo::optimal_token_baseline(groups, grpo::padded(rows, width + 2).where(m), grpo::otb_inputs<T>{r, l, q, {}}, a, g, b,
-                                     {.align = align});
+        grpo::optimal_token_baseline(groups, grpo::padded(rows, width + 2).where(m), grpo::otb_inputs<T>{r, l, q, {}},
+                                     a, g, b, {.align = align});
         std::vector<T> narrow(n);
         for (size_t i = 0; i < n; ++i) narrow[i] = a[i / 6 * wide + i % 6];
         CHECK(same_bits(narrow, base));

@@ -1,4 +1,5 @@
-// Token rewards and returns against tests/vectors/advantage.json and shaping.json, and requirements R1.12, R1.13, R1.37.
+// Token rewards and returns against tests/vectors/advantage.json and shaping.json, and requirements R1.12, R1.13,
+// R1.37.
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -55,7 +56,8 @@ TEST_CASE("vectors: discounted returns and turn returns") {
               using T = decltype(t);
               const std::vector<T> reward = c.input<T>("reward_token");
               std::vector<T> g(reward.size(), T(77));
-              with_tokens(c, [&](const auto& tokens) { grpo::discounted_returns(tokens, c.number("gamma"), reward, g); });
+              with_tokens(c,
+                          [&](const auto& tokens) { grpo::discounted_returns(tokens, c.number("gamma"), reward, g); });
               CHECK(wrong(c, "return_token", g) == "");
           }) == 5);
     CHECK(for_each("advantage", "turn_returns", [](const vectors::test_case& c, auto t) {

@@ -1,4 +1,5 @@
-// Generalised advantage estimation and VAPO against tests/vectors/advantage.json, and requirements R1.12, R1.13, R1.37, R1.42.
+// Generalised advantage estimation and VAPO against tests/vectors/advantage.json, and requirements R1.12, R1.13, R1.37,
+// R1.42.
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -21,8 +22,14 @@ struct episodes {
     flags terminated, truncated;
 
     grpo::gae_inputs<T> inputs() const {
-        return {.reward = reward, .value = value, .terminated = terminated, .truncated = truncated, .bootstrap = bootstrap,
-                .discount = discount, .lambda_token = lambda_token, .lambda_sequence = lambda_sequence};
+        return {.reward = reward,
+                .value = value,
+                .terminated = terminated,
+                .truncated = truncated,
+                .bootstrap = bootstrap,
+                .discount = discount,
+                .lambda_token = lambda_token,
+                .lambda_sequence = lambda_sequence};
     }
 };
 
@@ -30,8 +37,8 @@ template <class T>
 episodes<T> read(const vectors::test_case& c) {
     const auto array = [&](const char* name) { return c.has(name) ? c.input<T>(name) : std::vector<T>{}; };
     const auto flag = [&](const char* name) { return c.has(name) ? c.input<std::uint8_t>(name) : flags{}; };
-    return {array("reward_token"), array("value"), array("bootstrap"), array("discount"), array("lambda_token"), {},
-            flag("terminated"), flag("truncated")};
+    return {array("reward_token"), array("value"),   array("bootstrap"), array("discount"), array("lambda_token"), {},
+            flag("terminated"),    flag("truncated")};
 }
 
 template <class T>
@@ -73,8 +80,9 @@ std::vector<T> chosen(const std::vector<T>& x, const std::vector<size_t>& which)
 
 template <class T>
 episodes<T> chosen(const episodes<T>& x, const std::vector<size_t>& which) {
-    return {chosen(x.reward, which), chosen(x.value, which), chosen(x.bootstrap, which), chosen(x.discount, which), {},
-            x.lambda_sequence, chosen(x.terminated, which), chosen(x.truncated, which)};
+    return {
+        chosen(x.reward, which), chosen(x.value, which),      chosen(x.bootstrap, which), chosen(x.discount, which), {},
+        x.lambda_sequence,       chosen(x.terminated, which), chosen(x.truncated, which)};
 }
 
 template <class T>
@@ -111,9 +119,9 @@ TEST_CASE("vectors: VAPO's decoupled and length-adaptive lambdas") {
                   CHECK(wrong(c, "advantage_token", a) == "");
                   CHECK(wrong(c, "return_token", r) == "");
                   for (std::int64_t row = 0; row < tokens.rows(); ++row) {
-                      lambda.push_back(static_cast<T>(alpha > 0
-                                                          ? grpo::length_adaptive_lambda(alpha, tokens.count_active(row))
-                                                          : c.number("lambda_policy")));
+                      lambda.push_back(
+                          static_cast<T>(alpha > 0 ? grpo::length_adaptive_lambda(alpha, tokens.count_active(row))
+                                                   : c.number("lambda_policy")));
                   }
                   CHECK(wrong(c, "lambda_policy", lambda) == "");
               });
@@ -142,7 +150,8 @@ TEST_CASE_TEMPLATE("R1.37 holes equal the compacted sequence, bit by bit, whatev
             const result<T> holed = run(grpo::ragged(cu).where(mask), x, {});
             REQUIRE(same_bits(chosen(holed.advantage, live), compact.advantage));
             REQUIRE(same_bits(chosen(holed.returns, live), compact.returns));
-            for (size_t i = 0; i < n; ++i) REQUIRE((mask[i] || (plus_zero(holed.advantage[i]) && plus_zero(holed.returns[i]))));
+            for (size_t i = 0; i < n; ++i)
+                REQUIRE((mask[i] || (plus_zero(holed.advantage[i]) && plus_zero(holed.returns[i]))));
         }
     }
 }
@@ -227,7 +236,8 @@ TEST_CASE("R1.42 terminated and truncated are two things") {
 
 TEST_CASE("R1.42 lambda per sequence equals a separate call per sequence") {
     numbers draw(3);
-    episodes<double> x{draw.many<double>(12, -1, 1), draw.many<double>(12, -1, 1), {}, {}, {}, {0.25, 1.0, 0.5}, {}, {}};
+    episodes<double> x{
+        draw.many<double>(12, -1, 1), draw.many<double>(12, -1, 1), {}, {}, {}, {0.25, 1.0, 0.5}, {}, {}};
     const result<double> together = run(grpo::padded(3, 4), x, {0.9, 0.0});
     for (size_t row = 0; row < 3; ++row) {
         std::vector<size_t> part;

@@ -66,8 +66,7 @@ TEST_CASE("process supervision by hand: one good and one bad step against two go
     // Rewards 1, 0 | 1, 1: mean 3/4, deviation (ddof 0) sqrt(3)/4, so good = 1/sqrt(3) and bad = -sqrt(3).
     const steps<double> s{{0, 2, 4}, {1, 3, 0, 2}, {1, 0, 1, 1}};
     const offsets cu = {0, 4, 7};
-    const std::vector<double> a =
-        by_process(grpo::padded(1, 2), grpo::ragged(cu), s, {.ddof = 0, .eps = 0.0});
+    const std::vector<double> a = by_process(grpo::padded(1, 2), grpo::ragged(cu), s, {.ddof = 0, .eps = 0.0});
     const double good = 1 / std::sqrt(3.0), bad = -std::sqrt(3.0);
     const std::vector<double> expected = {good + bad, good + bad, bad, bad, 2 * good, good, good};
     CHECK(vectors::difference(a, expected, 1e-14) == "");
@@ -110,7 +109,9 @@ TEST_CASE_TEMPLATE("R1.12 R1.13 masked tokens are written as 0 and change nothin
 TEST_CASE("R1.34 ddof, eps and its placement change process supervision") {
     const steps<double> s{{0, 2, 4}, {1, 3, 0, 2}, {1, 0, 1, 0.5}};
     const offsets cu = {0, 4, 7};
-    const auto run = [&](const grpo::process_options& o) { return by_process(grpo::padded(1, 2), grpo::ragged(cu), s, o); };
+    const auto run = [&](const grpo::process_options& o) {
+        return by_process(grpo::padded(1, 2), grpo::ragged(cu), s, o);
+    };
     const std::vector<double> base = run({.eps = 0.25});
     CHECK_FALSE(same_bits(run({.ddof = 0, .eps = 0.25}), base));
     CHECK_FALSE(same_bits(run({.eps = 0.5}), base));

@@ -23,8 +23,8 @@ std::vector<T> white(const Shape& shape, const std::vector<T>& x, const grpo::wh
 const std::vector<grpo::whiten_options>& conventions() {
     using P = grpo::eps_placement;
     static const std::vector<grpo::whiten_options> all = {
-        {1, 1e-8, P::inside, true}, {1, 1e-8, P::inside, false},  {0, 1e-4, P::floor, true},
-        {0, 0.0, P::none, true},    {1, 1e-5, P::outside, true},  {0, 0.0, P::outside, true},
+        {1, 1e-8, P::inside, true}, {1, 1e-8, P::inside, false},        {0, 1e-4, P::floor, true},
+        {0, 0.0, P::none, true},    {1, 1e-5, P::outside, true},        {0, 0.0, P::outside, true},
         {1, 0.0, P::inside, true},  {1, 1e-6, P::where_positive, true},
     };
     return all;
@@ -101,7 +101,8 @@ TEST_CASE("R1.2 a large offset costs no accuracy") {
     // 0, 1, 2, 3 and an offset: mean 1.5, sample variance 5/3.
     std::vector<double> x;
     for (int i = 0; i < 4; ++i) x.push_back(1e9 + i);
-    const std::vector<double> got = white(grpo::padded(2, 2), x, {.eps = 0.0, .placement = grpo::eps_placement::outside});
+    const std::vector<double> got =
+        white(grpo::padded(2, 2), x, {.eps = 0.0, .placement = grpo::eps_placement::outside});
     for (int i = 0; i < 4; ++i) {
         CHECK(got[static_cast<size_t>(i)] == doctest::Approx((i - 1.5) / std::sqrt(5.0 / 3.0)).epsilon(1e-14));
     }

@@ -31,8 +31,11 @@ E one_of(const std::string& name, const names<E>& all) {
 
 inline grpo::eps_placement placement(const std::string& name) {
     using P = grpo::eps_placement;
-    return one_of<P>(name, {{"outside", P::outside}, {"inside", P::inside}, {"floor", P::floor},
-                            {"where_positive", P::where_positive}, {"none", P::none}});
+    return one_of<P>(name, {{"outside", P::outside},
+                            {"inside", P::inside},
+                            {"floor", P::floor},
+                            {"where_positive", P::where_positive},
+                            {"none", P::none}});
 }
 
 inline grpo::singleton_rule singleton(const std::string& name) {
@@ -48,10 +51,13 @@ inline grpo::group_options group_options(const vectors::json& p) {
     o.ddof = p.at("ddof").get<int>();
     o.eps = p.at("eps").get<double>();
     o.placement = placement(p.at("eps_placement").get<std::string>());
-    o.baseline = one_of<B>(p.at("baseline").get<std::string>(), {{"mean", B::mean}, {"leave_one_out", B::leave_one_out}});
-    o.scale = one_of<S>(p.at("scale").get<std::string>(),
-                        {{"group", S::group}, {"batch", S::batch}, {"none", S::none},
-                         {"leave_one_out", S::leave_one_out}, {"about_baseline", S::about_baseline}});
+    o.baseline =
+        one_of<B>(p.at("baseline").get<std::string>(), {{"mean", B::mean}, {"leave_one_out", B::leave_one_out}});
+    o.scale = one_of<S>(p.at("scale").get<std::string>(), {{"group", S::group},
+                                                           {"batch", S::batch},
+                                                           {"none", S::none},
+                                                           {"leave_one_out", S::leave_one_out},
+                                                           {"about_baseline", S::about_baseline}});
     o.singleton = singleton(p.at("singleton").get<std::string>());
     return o;
 }
@@ -122,8 +128,8 @@ bool plus_zero(T x) {
 // What masked memory may hold (R1.12).
 template <class T>
 std::vector<T> poisons() {
-    return {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity(), -std::numeric_limits<T>::infinity(),
-            T(1e30), T(999)};
+    return {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity(),
+            -std::numeric_limits<T>::infinity(), T(1e30), T(999)};
 }
 
 // Small reproducible numbers, no library generator needed.

@@ -15,8 +15,8 @@
 
 namespace grpo::inline v0 {
 
-// A_t = coef·(logp_teacher - logp_old), replacing the advantage (arXiv 2601.02780) or added to it (slime). Writes 0 where not
-// active.
+// A_t = coef·(logp_teacher - logp_old), replacing the advantage (arXiv 2601.02780) or added to it (slime). Writes 0
+// where not active.
 enum class teacher_mode { replace, add };
 struct teacher_options {
     teacher_mode mode = teacher_mode::replace;
@@ -73,9 +73,8 @@ struct a_star_rows {
         const S error = math::square(S(gap * beta - static_cast<double>(advantage[row])));
         const V slope(constant<V>(error.d[0] * scale));
         if (gradient != nullptr) {
-            team.template each<V>(begin, end, [&](cursor<V> at) {
-                at.store(gradient, math::select<V>(layout.active(at), slope, zero));
-            });
+            team.template each<V>(
+                begin, end, [&](cursor<V> at) { at.store(gradient, math::select<V>(layout.active(at), slope, zero)); });
         }
         return error.v;
     }
@@ -96,7 +95,8 @@ void teacher_advantage(const Executor& exec, const Shape& layout, const LogpOld&
     detail::require(detail::wants(function, "advantage", a, layout.extent(), "positions"));
     using T = detail::plain<decltype(old[0])>;
     using Out = detail::plain<decltype(a[0])>;
-    exec.teams(layout.rows(), detail::teacher_rows<Shape, T, Out>{layout, old.data(), teacher.data(), options, a.data()});
+    exec.teams(layout.rows(),
+               detail::teacher_rows<Shape, T, Out>{layout, old.data(), teacher.data(), options, a.data()});
 }
 template <shape Shape, class LogpOld, class LogpTeacher, class Advantage>
 void teacher_advantage(const Shape& layout, const LogpOld& logp_old, const LogpTeacher& logp_teacher,
@@ -104,9 +104,9 @@ void teacher_advantage(const Shape& layout, const LogpOld& logp_old, const LogpT
     teacher_advantage(serial{}, layout, logp_old, logp_teacher, advantage, options);
 }
 
-// A*-PO (arXiv 2505.20686). V* = beta1·(log Σ_j e^(r_j / beta1) - log n) of each prompt, over its n offline samples from
-// the reference policy; A_i = r_i - V*. references: a shape over the offline samples with one row per group; a prompt
-// without any has V* = 0.
+// A*-PO (arXiv 2505.20686). V* = beta1·(log Σ_j e^(r_j / beta1) - log n) of each prompt, over its n offline samples
+// from the reference policy; A_i = r_i - V*. references: a shape over the offline samples with one row per group; a
+// prompt without any has V* = 0.
 template <shape Groups, shape References, class Reward, class ReferenceReward, class Optimal, class Advantage>
 void a_star_advantage(const Groups& groups, const References& references, double beta1, const Reward& reward,
                       const ReferenceReward& reference_reward, Optimal&& optimal_value, Advantage&& advantage) {
@@ -115,7 +115,8 @@ void a_star_advantage(const Groups& groups, const References& references, double
     const view offline(reference_reward);
     const view star(optimal_value);
     const view a(advantage);
-    detail::require(beta1 > 0 ? problem{} : detail::complain(function, "beta1", "is %g, but must be above %g", beta1, 0.0));
+    detail::require(beta1 > 0 ? problem{}
+                              : detail::complain(function, "beta1", "is %g, but must be above %g", beta1, 0.0));
     detail::require(detail::check_groups(function, groups, r, a, singleton_rule::zero));
     detail::require(references.validate(function));
     detail::require(detail::wrong_size(function, "references' rows", references.rows(), groups.rows(), "groups"));
@@ -142,8 +143,8 @@ void a_star_advantage(const Groups& groups, const References& references, double
 // Its loss: the mean over all sequences, empty ones included, of (beta2·(Σ logp - Σ logp_ref) - A)². `gradient` (per
 // position, +0.0 where not active; may be an empty view) receives its derivatives in logp.
 template <class Executor, shape Shape, class Logp, class LogpRef, class Advantage, class Gradient>
-double a_star_loss(const Executor& exec, const Shape& layout, double beta2, const Logp& logp_now, const LogpRef& logp_ref,
-                   const Advantage& advantage, Gradient&& gradient_out) {
+double a_star_loss(const Executor& exec, const Shape& layout, double beta2, const Logp& logp_now,
+                   const LogpRef& logp_ref, const Advantage& advantage, Gradient&& gradient_out) {
     constexpr const char* function = "a_star_loss";
     const view now(logp_now);
     const view ref(logp_ref);

@@ -13,9 +13,9 @@
 
 namespace grpo::inline v0 {
 
-// reward is key-major: reward[k·sequences + i]; weight has one entry per key. `valid` (0 where that key cannot score the
-// sequence) and `repeat` (how often a sequence counts in the batch statistics; its active tokens for verl's token-level
-// whitening) may be left empty.
+// reward is key-major: reward[k·sequences + i]; weight has one entry per key. `valid` (0 where that key cannot score
+// the sequence) and `repeat` (how often a sequence counts in the batch statistics; its active tokens for verl's
+// token-level whitening) may be left empty.
 template <class T, class Flag = std::uint8_t>
 struct gdpo_inputs {
     view<const T> reward{};
@@ -100,7 +100,8 @@ void gdpo(const Executor& exec, const Groups& groups, const gdpo_inputs<T, Flag>
     }
     const detail::whitening how(mean, detail::variance_of(m2, weight, options.batch.ddof), options.batch);
     for (std::int64_t i = 0; i < n; ++i) {
-        const bool scored = x.valid.data() == nullptr || detail::times_counted<T, Flag>({x.reward, x.weight, x.valid, {}}, i, n) > 0;
+        const bool scored =
+            x.valid.data() == nullptr || detail::times_counted<T, Flag>({x.reward, x.weight, x.valid, {}}, i, n) > 0;
         const double white = (static_cast<double>(a[i]) - how.mean) * how.factor + how.added;
         a[i] = static_cast<Out>(scored ? white : 0.0);
     }

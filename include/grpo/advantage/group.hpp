@@ -1,7 +1,7 @@
 // Group-normalised advantages: A_i = (r_i - baseline) / divisor, one per sequence (arXiv 2402.03300, §4.1.2).
 //
-//   const auto groups = grpo::padded(prompts, 8);                       // or grpo::ragged(group_offsets), see labels.hpp
-//   grpo::group_normalised(groups, rewards, advantages);                // or groups.where(valid)
+//   const auto groups = grpo::padded(prompts, 8);             // or grpo::ragged(group_offsets), see labels.hpp
+//   grpo::group_normalised(groups, rewards, advantages);      // or groups.where(valid)
 //   grpo::group_normalised(exec, groups, rewards, advantages, {.eps = 1e-4}, reports);
 //
 // Groups are a shape over sequences. A reward that cannot be scored is left out with groups.where(valid): it changes no
@@ -63,11 +63,11 @@ namespace detail {
 
 // Count, extremes, mean and centred second moment of the valid rewards of rows [first, last), without member `skip`.
 struct spread {
-    std::int64_t n = 0;
-    double least = 0;
-    double greatest = 0;
-    double mean = 0;
-    double m2 = 0;
+    std::int64_t n;
+    double least;
+    double greatest;
+    double mean;
+    double m2;
 
     GRPO_HD bool flat() const { return !(least < greatest); }
 };
@@ -75,12 +75,14 @@ struct spread {
 // Which members count: the valid ones, or all of those but one.
 template <class Groups>
 struct members {
+    static constexpr bool all = !requires(const Groups& g) { g.mask; };
     const Groups& groups;
 
     GRPO_HD bool operator()(std::int64_t i) const { return groups.active(cursor<double>{i}); }
 };
 template <class Groups>
 struct members_but {
+    static constexpr bool all = false;
     const Groups& groups;
     std::int64_t skip;
 
@@ -104,26 +106,52 @@ GRPO_HD double exact_sum(std::int64_t begin, std::int64_t end, const F& f) {
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
+// The extremes of a range without a mask, four lanes side by side.
+template <class T>
+GRPO_HD void extremes(const T* r, std::int64_t begin, std::int64_t end, double& least, double& greatest) {
+    if (begin == end) return;
+    T low[4] = {r[begin], r[begin], r[begin], r[begin]};
+    T high[4] = {r[begin], r[begin], r[begin], r[begin]};
+    std::int64_t i = begin;
+    for (; i + 4 <= end; i += 4) {
+        for (int k = 0; k < 4; ++k) low[k] = r[i + k] < low[k] ? r[i + k] : low[k];
+        for (int k = 0; k < 4; ++k) high[k] = r[i + k] > high[k] ? r[i + k] : high[k];
+    }
+    for (; i < end; ++i) {
+        low[0] = r[i] < low[0] ? r[i] : low[0];
+        high[0] = r[i] > high[0] ? r[i] : high[0];
+    }
+    for (int k = 0; k < 4; ++k) {
+        least = static_cast<double>(low[k]) < least ? static_cast<double>(low[k]) : least;
+        greatest = static_cast<double>(high[k]) > greatest ? static_cast<double>(high[k]) : greatest;
+    }
+}
+
 // Count and extremes of the rewards of rows [first, last) that count.
 template <class Members, class T>
-GRPO_HD spread extent_of(const Members& in, const T* r, std::int64_t first, std::int64_t last) {
-    spread s;
-    s.least = past_all;
-    s.greatest = -past_all;
+GRPO_HD void find_extent(spread& s, const Members& in, const T* r, std::int64_t first, std::int64_t last) {
+    std::int64_t n = 0;
+    double least = past_all;
+    double greatest = -past_all;
     for (std::int64_t row = first; row < last; ++row) {
+        const std::int64_t begin = in.groups.begin(row);
         const std::int64_t end = in.groups.end(row);
-        for (std::int64_t i = in.groups.begin(row); i < end; ++i) {
-            const bool counts = in(i);
+        if constexpr (Members::all) {
+            n += end - begin;
+            extremes(r, begin, end, least, greatest);
+            continue;
+        }
+        for (std::int64_t i = begin; i < end; ++i) {
+            if (!in(i)) continue;
             const double x = static_cast<double>(r[i]);
-            const double low = counts ? x : past_all;
-            const double high = counts ? x : -past_all;
-            s.n += counts ? 1 : 0;
-            s.least = low < s.least ? low : s.least;
-            s.greatest = s.greatest < high ? high : s.greatest;
+            least = x < least ? x : least;
+            greatest = greatest < x ? x : greatest;
+            ++n;
         }
     }
-    if (s.n == 0) s.least = s.greatest = 0.0;
-    return s;
+    s.n = n;
+    s.least = n == 0 ? 0.0 : least;
+    s.greatest = n == 0 ? 0.0 : greatest;
 }
 
 // Then the mean, shifted by the least reward.
@@ -148,18 +176,21 @@ GRPO_HD void find_m2(spread& s, const Members& in, const T* r, std::int64_t firs
     const double range = s.greatest - s.least;
     const double mean = s.mean;
     const double grid = grid_for(range * range, static_cast<double>(s.n));
+    double m2 = 0;
     for (std::int64_t row = first; row < last; ++row) {
-        s.m2 += exact_sum(in.groups.begin(row), in.groups.end(row), [&](std::int64_t i) {
+        m2 += exact_sum(in.groups.begin(row), in.groups.end(row), [&](std::int64_t i) {
             const double d = in(i) ? static_cast<double>(r[i]) - mean : 0.0;
             return (d * d + grid) - grid;
         });
     }
+    s.m2 = m2;
 }
 
 // Two passes in double; the sums are the same bits in every order of the members.
 template <class Members, class T>
 GRPO_HD spread measure(const Members& in, const T* r, std::int64_t first, std::int64_t last) {
-    spread s = extent_of(in, r, first, last);
+    spread s;
+    find_extent(s, in, r, first, last);
     find_mean(s, in, r, first, last);
     find_m2(s, in, r, first, last);
     return s;
@@ -186,7 +217,7 @@ struct group_rows {
         const std::int64_t first = at * block;
         const int count = static_cast<int>(groups.rows() - first < block ? groups.rows() - first : block);
         spread s[block];
-        for (int k = 0; k < count; ++k) s[k] = extent_of(in, reward, first + k, first + k + 1);
+        for (int k = 0; k < count; ++k) find_extent(s[k], in, reward, first + k, first + k + 1);
         for (int k = 0; k < count; ++k) find_mean(s[k], in, reward, first + k, first + k + 1);
         for (int k = 0; k < count; ++k) find_m2(s[k], in, reward, first + k, first + k + 1);
         double factors[block];
@@ -258,6 +289,20 @@ problem lone_member(const char* function, const Groups& groups, singleton_rule r
     return {};
 }
 
+// Whether nothing is wrong, told without building a sentence: the common case should cost nothing.
+template <class Reward, class Advantage>
+bool plainly_right(const padded& groups, const Reward& reward, const Advantage& advantage, singleton_rule rule) {
+    if (groups.n < 0 || groups.width < 0 || groups.stride != groups.width) return false;
+    const std::int64_t size = groups.extent();
+    if (reward.size() != size || advantage.size() != size || rule == singleton_rule::error) return false;
+    if (size == 0) return true;
+    return reward.data() != nullptr && advantage.data() != nullptr && all_finite(reward.data(), size);
+}
+template <class Groups, class Reward, class Advantage>
+bool plainly_right(const Groups&, const Reward&, const Advantage&, singleton_rule) {
+    return false;
+}
+
 template <class Groups, class Reward, class Advantage>
 problem check_groups(const char* function, const Groups& groups, const Reward& reward, const Advantage& advantage,
                      singleton_rule rule) {
@@ -278,9 +323,11 @@ void group_normalised(const Executor& exec, const Groups& groups, const Reward& 
     constexpr const char* function = "group_normalised";
     const view r(reward);
     const view a(advantage);
-    detail::require(detail::first_of(options.validate(function),
-                                     detail::may_have(function, "report", report, groups.rows(), "groups")));
-    detail::require(detail::check_groups(function, groups, r, a, options.singleton));
+    if (!(options.ddof >= 0 && options.eps >= 0)) detail::require(options.validate(function));
+    if (report.data() != nullptr) detail::require(detail::wants(function, "report", report, groups.rows(), "groups"));
+    if (!detail::plainly_right(groups, r, a, options.singleton)) {
+        detail::require(detail::check_groups(function, groups, r, a, options.singleton));
+    }
     double batch_variance = 0.0;
     if (options.scale == group_scale::batch) {
         const detail::spread s = detail::measure(detail::members<Groups>{groups}, r.data(), 0, groups.rows());

@@ -1,10 +1,11 @@
 // Groups by label: samples of one prompt need not lie side by side.
 //
-//   const std::int64_t n = grpo::group_by_label(prompt_ids, offsets, order);       // caller's buffers: count + 1 and count
+//   // The caller's buffers: offsets of count + 1, order of count.
+//   const std::int64_t n = grpo::group_by_label(prompt_ids, offsets, order);
 //   const auto groups = grpo::ragged(grpo::view(offsets.data(), n + 1));
-//   grpo::gather(order, rewards, sorted);                                          // sorted[k] = rewards[order[k]]
+//   grpo::gather(order, rewards, sorted);
 //   grpo::group_normalised(groups, sorted, sorted_advantages);
-//   grpo::scatter(order, sorted_advantages, advantages);                           // advantages[order[k]] = sorted...[k]
+//   grpo::scatter(order, sorted_advantages, advantages);
 #pragma once
 
 #include <cstdint>
@@ -38,9 +39,9 @@ void sink(const L* label, I* order, std::int64_t at, std::int64_t size) {
 
 }  // namespace detail
 
-// Writes the groups' offsets (the first groups + 1 entries of a buffer of count + 1) and the order that lays equal labels
-// side by side; returns the number of groups. Groups ascend by label, members keep their order. No memory is allocated:
-// heap sort, O(n log n). Labels: anything with <.
+// Writes the groups' offsets (the first groups + 1 entries of a buffer of count + 1) and the order that lays equal
+// labels side by side; returns the number of groups. Groups ascend by label, members keep their order. No memory is
+// allocated: heap sort, O(n log n). Labels: anything with <.
 template <class Label, class Offsets, class Order>
 std::int64_t group_by_label(const Label& labels, Offsets&& offsets, Order&& order) {
     constexpr const char* function = "group_by_label";

@@ -35,7 +35,9 @@ struct time_major : detail::shape_base<time_major> {
 namespace detail {
 
 template <class Layout>
-concept strided_in_time = requires(const Layout& layout) { layout.steps; };
+concept strided_in_time = requires(const Layout& layout) {
+    layout.steps;
+};
 
 // From a walk's position to the array's.
 struct contiguous {
@@ -81,8 +83,8 @@ GRPO_HD std::int64_t active_tokens(const Layout& layout, std::int64_t row) {
     }
 }
 
-// An element of a backward scan where `use`, and else the identity. Its offset is -0.0, since -0.0 + x is x for every x,
-// so a hole leaves no trace: results equal those of the sequence without it, bit by bit (R1.37).
+// An element of a backward scan where `use`, and else the identity. Its offset is -0.0, since -0.0 + x is x for every
+// x, so a hole leaves no trace: results equal those of the sequence without it, bit by bit (R1.37).
 template <class V>
 GRPO_HD affine<V> step_or_hole(const mask_t<V>& use, const V& scale, const V& offset) {
     return {math::select<V>(use, scale, V(constant<V>(1))), math::select<V>(use, offset, V(constant<V>(-0.0)))};

@@ -29,11 +29,20 @@ GRPO_HD double normalising_factor(double variance, double eps, eps_placement pla
     const double s = ::sqrt(variance);
     double divisor = 1.0;
     switch (placement) {
-        case eps_placement::outside: divisor = s + eps; break;
-        case eps_placement::inside: divisor = ::sqrt(variance + eps); break;
-        case eps_placement::floor: divisor = s < eps ? eps : s; break;
-        case eps_placement::where_positive: divisor = s > 0 ? s + eps : 1.0; break;
-        case eps_placement::none: break;
+        case eps_placement::outside:
+            divisor = s + eps;
+            break;
+        case eps_placement::inside:
+            divisor = ::sqrt(variance + eps);
+            break;
+        case eps_placement::floor:
+            divisor = s < eps ? eps : s;
+            break;
+        case eps_placement::where_positive:
+            divisor = s > 0 ? s + eps : 1.0;
+            break;
+        case eps_placement::none:
+            break;
     }
     return divisor > 0 ? 1.0 / divisor : 1.0;
 }
@@ -44,8 +53,8 @@ GRPO_HD double variance_of(double m2, double n, int ddof) {
 }
 
 // A constant M with the property that (x + M) - M rounds x, |x| <= bound, to a grid so coarse that n of them add up
-// without any rounding: the sum is then the same in every order (R1.10). What is rounded away is at most n·bound·2^-51 per
-// element. (Under -ffast-math the compiler may drop the rounding; the sum is then an ordinary one.)
+// without any rounding: the sum is then the same in every order (R1.10). What is rounded away is at most n·bound·2^-51
+// per element. (Under -ffast-math the compiler may drop the rounding; the sum is then an ordinary one.)
 GRPO_HD double grid_for(double bound, double n) {
     const std::uint64_t exponent = __builtin_bit_cast(std::uint64_t, bound * n) & 0x7ff0000000000000u;
     return __builtin_bit_cast(double, exponent) * 6.0;
@@ -63,19 +72,30 @@ problem may_have(const char* function, const char* argument, const view<T>& data
     return data.data() == nullptr ? problem{} : wants(function, argument, data, size, of_what);
 }
 
+// Whether the exponent bits are all set: they then carry into the sign's place. Flat and without branches, so that it
+// runs on vectors.
+inline bool all_finite(const float* x, std::int64_t n) {
+    std::uint32_t bad = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+        bad |= (__builtin_bit_cast(std::uint32_t, x[i]) & 0x7f800000u) + 0x00800000u;
+    }
+    return (bad & 0x80000000u) == 0;
+}
+template <class T>
+bool all_finite(const T* x, std::int64_t n) {
+    bool bad = false;
+    for (std::int64_t i = 0; i < n; ++i) bad = bad | is_nonfinite(static_cast<double>(x[i]));
+    return !bad;
+}
+
 // An active entry that is not finite, by index.
 template <class Shape, class T>
 problem not_finite(const char* function, const char* argument, const Shape& shape, const T* x) {
     for (std::int64_t row = 0; row < shape.rows(); ++row) {
-        const std::int64_t begin = shape.begin(row);
-        const std::int64_t end = shape.end(row);
-        bool bad = false;
-        for (std::int64_t i = begin; i < end; ++i) {
-            bad = bad | (shape.active(cursor<double>{i}) & is_nonfinite(static_cast<double>(x[i])));
-        }
-        for (std::int64_t i = begin; bad && i < end; ++i) {
+        for (std::int64_t i = shape.begin(row); i < shape.end(row); ++i) {
             if (!shape.active(cursor<double>{i}) || !is_nonfinite(static_cast<double>(x[i]))) continue;
-            return complain(function, argument, "has the value %g at index %lld; mark what cannot be scored with where(valid)",
+            return complain(function, argument,
+                            "has the value %g at index %lld; leave out what cannot be scored with where(valid)",
                             static_cast<double>(x[i]), static_cast<long long>(i));
         }
     }
@@ -88,7 +108,6 @@ using plain = std::remove_cvref_t<T>;
 // Arithmetic of token recurrences: double as soon as one array is double, else float.
 template <class... Arrays>
 using compute_of = std::conditional_t<(std::is_same_v<plain<Arrays>, double> || ...), double, float>;
-
 
 }  // namespace detail
 }  // namespace grpo::inline v0

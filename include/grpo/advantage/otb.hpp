@@ -36,8 +36,8 @@ struct otb_options {
 
 namespace detail {
 
-// A group at a time, in place: `baseline` holds W and `advantage` holds G, both 0 where nothing counts, until the column
-// is done; with active_tokens they are moved to the left of the row first, and back at the end.
+// A group at a time, in place: `baseline` holds W and `advantage` holds G, both 0 where nothing counts, until the
+// column is done; with active_tokens they are moved to the left of the row first, and back at the end.
 template <class Groups, class Shape, class T, class A, class B>
 struct otb_groups {
     Groups groups;
@@ -86,7 +86,8 @@ private:
             if (!counts) continue;
             const double extra = x.weight.data() == nullptr ? 1.0 : static_cast<double>(x.weight[i]);
             sum += (1.0 - 2.0 * ::exp(static_cast<double>(x.logp_old[i])) +
-                    static_cast<double>(x.sum_probability_squared[i])) * extra * extra;
+                    static_cast<double>(x.sum_probability_squared[i])) *
+                   extra * extra;
             const std::int64_t to = packed() ? begin + n : i;
             advantage[to] = g;
             baseline[to] = static_cast<B>(sum);
@@ -160,7 +161,8 @@ void optimal_token_baseline(const Executor& exec, const Groups& groups, const Sh
     using B = detail::plain<decltype(b[0])>;
     discounted_returns(exec, layout, 1.0, x.reward, g);
     discounted_returns(exec, layout, 1.0, x.reward, a);
-    exec.teams(groups.rows(), detail::otb_groups<Groups, Shape, T, A, B>{groups, layout, x, options, a.data(), b.data()});
+    exec.teams(groups.rows(),
+               detail::otb_groups<Groups, Shape, T, A, B>{groups, layout, x, options, a.data(), b.data()});
 }
 template <shape Groups, shape Shape, class T, class Advantage, class Returns, class Baseline>
 void optimal_token_baseline(const Groups& groups, const Shape& layout, const otb_inputs<T>& x, Advantage&& advantage,

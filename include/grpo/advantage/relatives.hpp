@@ -1,6 +1,6 @@
 // Relatives of the group-normalised advantage, one number per sequence. All take groups (a shape over sequences, with
-// where(valid) for rewards that cannot be scored) and write 0 for what is left out. Cheap next to any model, they run on
-// one lane in a fixed order.
+// where(valid) for rewards that cannot be scored) and write 0 for what is left out. Cheap next to any model, they run
+// on one lane in a fixed order.
 #pragma once
 
 #include <cmath>
@@ -39,13 +39,14 @@ void whiten_valid(const Groups& groups, Advantage& advantage, const whiten_optio
 template <shape Groups, class Reward, class Advantage>
 void rloo(const Groups& groups, const Reward& reward, Advantage&& advantage, const rloo_options& options = {}) {
     detail::require(options.batch.validate("rloo"));
-    group_normalised(groups, reward, advantage,
-                     {.baseline = group_baseline::leave_one_out, .scale = group_scale::none, .singleton = options.singleton});
+    group_normalised(
+        groups, reward, advantage,
+        {.baseline = group_baseline::leave_one_out, .scale = group_scale::none, .singleton = options.singleton});
     if (options.batch_normalise) detail::whiten_valid(groups, advantage, options.batch);
 }
 
-// A_i = (r_i - mean)·alpha / norm with alpha = B / (rewards that are not 0, at least 1) (arXiv 2504.02546). B counts the
-// valid rewards. verl keeps a lone sample's reward.
+// A_i = (r_i - mean)·alpha / norm with alpha = B / (rewards that are not 0, at least 1) (arXiv 2504.02546). B counts
+// the valid rewards. verl keeps a lone sample's reward.
 struct gpg_options {
     singleton_rule singleton = singleton_rule::raw_reward;
     double norm = 1.0;
@@ -53,9 +54,9 @@ struct gpg_options {
 
 template <shape Groups, class Reward, class Advantage>
 void gpg_advantage(const Groups& groups, const Reward& reward, Advantage&& advantage, const gpg_options& options = {}) {
-    detail::require(options.norm > 0 ? problem{}
-                                     : detail::complain("gpg_advantage", "norm", "is %g, but must be above %g",
-                                                        options.norm, 0.0));
+    detail::require(options.norm > 0
+                        ? problem{}
+                        : detail::complain("gpg_advantage", "norm", "is %g, but must be above %g", options.norm, 0.0));
     const view r(reward);
     const view a(advantage);
     detail::require(detail::check_groups("gpg_advantage", groups, r, a, options.singleton));
@@ -78,8 +79,8 @@ void gpg_advantage(const Groups& groups, const Reward& reward, Advantage&& advan
     }
 }
 
-// A_i = r_i - Σ n_j r_j / Σ n_j, the length-weighted baseline (arXiv 2505.23585). n_j: the active tokens of sequence j in
-// `tokens`, a shape over tokens with one row per sequence. A group without any token gets 0.
+// A_i = r_i - Σ n_j r_j / Σ n_j, the length-weighted baseline (arXiv 2505.23585). n_j: the active tokens of sequence j
+// in `tokens`, a shape over tokens with one row per sequence. A group without any token gets 0.
 template <shape Groups, shape Tokens, class Reward, class Advantage>
 void opo(const Groups& groups, const Tokens& tokens, const Reward& reward, Advantage&& advantage,
          singleton_rule singleton = singleton_rule::raw_reward) {
@@ -94,7 +95,9 @@ void opo(const Groups& groups, const Tokens& tokens, const Reward& reward, Advan
         const std::int64_t begin = groups.begin(row);
         const std::int64_t end = groups.end(row);
         const detail::members<Groups> in{groups};
-        const double least = detail::extent_of(in, r.data(), row, row + 1).least;
+        detail::spread extent;
+        detail::find_extent(extent, in, r.data(), row, row + 1);
+        const double least = extent.least;
         double n = 0;
         double sum = 0;
         for (std::int64_t i = begin; i < end; ++i) {
@@ -198,7 +201,8 @@ struct pf_ppo_options {
 };
 
 template <class Reward, class Weight, class Probability>
-void pf_ppo_weights(const Reward& reward, Weight&& weight, Probability&& probability, const pf_ppo_options& options = {}) {
+void pf_ppo_weights(const Reward& reward, Weight&& weight, Probability&& probability,
+                    const pf_ppo_options& options = {}) {
     constexpr const char* function = "pf_ppo_weights";
     const view r(reward);
     const view w(weight);
@@ -207,7 +211,8 @@ void pf_ppo_weights(const Reward& reward, Weight&& weight, Probability&& probabi
     detail::require(detail::below(function, "eps", options.eps, 0));
     detail::require(detail::check_groups(function, all, r, w, singleton_rule::zero));
     detail::require(detail::wants(function, "probability", p, r.size(), "sequences"));
-    const detail::spread s = detail::extent_of(detail::members<padded>{all}, r.data(), 0, 1);
+    detail::spread s;
+    detail::find_extent(s, detail::members<padded>{all}, r.data(), 0, 1);
     using Out = detail::plain<decltype(w[0])>;
     using Chance = detail::plain<decltype(p[0])>;
     const auto weight_of = [&](std::int64_t i) {

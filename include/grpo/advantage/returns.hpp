@@ -173,8 +173,8 @@ void kl_in_reward(const Executor& exec, const Shape& layout, const Term& estimat
                                                                          ref.data(), beta, to.data()});
 }
 template <shape Shape, class Term, class Reward, class LogpOld, class LogpRef, class Out>
-void kl_in_reward(const Shape& layout, const Term& estimator, double beta, const Reward& reward, const LogpOld& logp_old,
-                  const LogpRef& logp_ref, Out&& out) {
+void kl_in_reward(const Shape& layout, const Term& estimator, double beta, const Reward& reward,
+                  const LogpOld& logp_old, const LogpRef& logp_ref, Out&& out) {
     kl_in_reward(serial{}, layout, estimator, beta, reward, logp_old, logp_ref, out);
 }
 

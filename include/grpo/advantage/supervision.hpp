@@ -131,8 +131,8 @@ problem check_steps(const char* function, const Shape& layout, const Steps& step
 }  // namespace detail
 
 // Process supervision: all step rewards of a group are normalised together, r~ = (r - mean) / std, and a token gets the
-// sum of r~ over the steps of its sequence that end at it or later; 0 where not active. `normalised` receives r~, one per
-// step. A group with a single step, or with equal ones, gets 0.
+// sum of r~ over the steps of its sequence that end at it or later; 0 where not active. `normalised` receives r~, one
+// per step. A group with a single step, or with equal ones, gets 0.
 template <class Executor, shape Groups, shape Shape, class T, class I, class E, class Normalised, class Advantage>
 void process_supervision(const Executor& exec, const Groups& groups, const Shape& layout,
                          const reasoning_steps<T, I, E>& steps, Normalised&& normalised, Advantage&& advantage,
@@ -149,8 +149,8 @@ void process_supervision(const Executor& exec, const Groups& groups, const Shape
     using Out = detail::plain<decltype(a[0])>;
     group_normalised(exec, detail::steps_of_groups<Groups, I>(groups, steps.offsets), steps.reward, normal,
                      {.ddof = options.ddof, .eps = options.eps, .placement = options.placement});
-    exec.teams(layout.rows(), detail::placed_steps<Shape, reasoning_steps<T, I, E>, N, Out>{layout, steps, normal.data(),
-                                                                                          a.data()});
+    exec.teams(layout.rows(),
+               detail::placed_steps<Shape, reasoning_steps<T, I, E>, N, Out>{layout, steps, normal.data(), a.data()});
     exec.teams(layout.rows(), detail::later_sums<Shape, Out>{layout, a.data()});
 }
 template <shape Groups, shape Shape, class T, class I, class E, class Normalised, class Advantage>

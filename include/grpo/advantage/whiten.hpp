@@ -1,9 +1,10 @@
 // Whitening: every active entry by one mean and one standard deviation of the whole batch.
 //
-//   grpo::whiten(shape, advantages, whitened);                                       // verl, TRL, tunix, NeMo RL (GAE)
-//   grpo::whiten(shape, advantages, whitened, {.ddof = 0, .eps = 1e-4, .placement = eps_placement::floor});  // OpenRLHF
-//   grpo::whiten(shape, advantages, whitened, {.eps = 1e-5, .placement = eps_placement::outside});           // AReaL
-//   grpo::whiten(shape, rewards, whitened, {.center = false});                       // the mean added back
+//   grpo::whiten(shape, advantages, whitened);                          // verl, TRL, tunix, NeMo RL (GAE)
+//   grpo::whiten(shape, rewards, whitened, {.center = false});          // the mean added back
+//
+// OpenRLHF: {.ddof = 0, .eps = 1e-4, .placement = eps_placement::floor}.
+// AReaL:    {.eps = 1e-5, .placement = eps_placement::outside}.
 #pragma once
 
 #include <cstdint>
@@ -60,15 +61,15 @@ struct centred_rows {
         const V zero(constant<V>(0));
         const V one(constant<V>(1));
         const V from(constant<V>(origin));
-        const auto total = team.template fold<tally<3>, V>(layout.begin(row), layout.end(row),
-                                                           [&](auto& state, cursor<V> at) {
-            const mask_t<V> use = layout.active(at);
-            if (!any(use)) return;
-            const V d = math::select<V>(use, V(at.load(x) - from), zero);
-            state.sum[0] = state.sum[0] + math::select<V>(use, one, zero);
-            state.sum[1] = state.sum[1] + d;
-            state.sum[2] = state.sum[2] + d * d;
-        });
+        const auto total =
+            team.template fold<tally<3>, V>(layout.begin(row), layout.end(row), [&](auto& state, cursor<V> at) {
+                const mask_t<V> use = layout.active(at);
+                if (!any(use)) return;
+                const V d = math::select<V>(use, V(at.load(x) - from), zero);
+                state.sum[0] = state.sum[0] + math::select<V>(use, one, zero);
+                state.sum[1] = state.sum[1] + d;
+                state.sum[2] = state.sum[2] + d * d;
+            });
         return {total.sum[0], total.sum[1], total.sum[2]};
     }
 };
@@ -132,8 +133,8 @@ struct whitened_rows {
 
 }  // namespace detail
 
-// Writes the whitened entries, and 0 where not active. No active entry: all 0. One, or all equal: 0 (or the mean, if it is
-// added back), since the deviation is then 0 and a centred value of 0 stays 0. In place if out is x.
+// Writes the whitened entries, and 0 where not active. No active entry: all 0. One, or all equal: 0 (or the mean, if it
+// is added back), since the deviation is then 0 and a centred value of 0 stays 0. In place if out is x.
 template <class Executor, shape Shape, class X, class Out>
 void whiten(const Executor& exec, const Shape& layout, const X& x, Out&& out, const whiten_options& options = {}) {
     constexpr const char* function = "whiten";
