@@ -111,7 +111,8 @@ struct moments {
         const A n = a.n + b.n;
         const A zero(constant<A>(0));
         const A share = math::select<A>(zero < b.n, A(b.n / math::max(n, A(constant<A>(1)))), zero);
-        const A delta = b.mean - a.mean;
+        // An empty a takes b's fields: no square of b's mean, which may overflow, times 0.
+        const A delta = math::select<A>(zero < a.n, A(b.mean - a.mean), zero);
         a.m2 = a.m2 + b.m2 + delta * delta * a.n * share;
         a.mean = math::select<A>(zero < a.n, A(a.mean + delta * share), b.mean);
         a.n = n;
