@@ -44,16 +44,15 @@ public:
         return a;
     }
 
-    // Σ weight for the batch (or the sum over all ranks) that `t` counts.
-    double denominator(const totals& t) const {
-        switch (mode_) {
-            case mode::token: return static_cast<double>(t.tokens);
-            case mode::constant: return static_cast<double>(t.sequences) * parameter_;
-            case mode::sum:
-            case mode::rollout: return parameter_;
-            default: return static_cast<double>(count_empty_ ? t.sequences : t.nonempty);
-        }
+    // The same with eps added to the denominator: NeMo RL's 1e-8. It has no part in loss_result::weight.
+    aggregation plus_eps(double eps) const {
+        aggregation a = *this;
+        a.eps_ = eps;
+        return a;
     }
+
+    // Σ weight for the batch (or the sum over all ranks) that `t` counts, and eps.
+    double denominator(const totals& t) const { return count(t) + eps_; }
 
     GRPO_HD double coefficient(std::int64_t row, std::int64_t n) const {
         if (n == 0) return 0.0;
@@ -77,6 +76,7 @@ public:
     }
 
     problem validate(const char* function, std::int64_t rows) const {
+        if (const problem p = detail::below(function, "aggregation::plus_eps's eps", eps_, 0.0)) return p;
         if (mode_ == mode::rollout) {
             return detail::wrong_size(function, "aggregation::rollout_mean's tokens", rollout_tokens_.size(), rows,
                                       "sequences");
@@ -95,9 +95,20 @@ private:
     aggregation(mode m, bool count_empty = false, double parameter = 1.0)
         : mode_(m), count_empty_(count_empty), parameter_(parameter) {}
 
+    double count(const totals& t) const {
+        switch (mode_) {
+            case mode::token: return static_cast<double>(t.tokens);
+            case mode::constant: return static_cast<double>(t.sequences) * parameter_;
+            case mode::sum:
+            case mode::rollout: return parameter_;
+            default: return static_cast<double>(count_empty_ ? t.sequences : t.nonempty);
+        }
+    }
+
     mode mode_;
     bool count_empty_;
     double parameter_;
+    double eps_ = 0.0;
     view<const std::int64_t> rollout_tokens_;
 };
 
