@@ -29,13 +29,16 @@ struct request {
     int bins = 30;
 };
 
-std::string known_recipes() {
-    std::string all;
-    for (const auto& r : report::advantage_recipes()) all += (all.empty() ? "" : ", ") + std::string(r.name);
-    return all;
+// grpo::error for an unknown name, and then the known ones.
+grpo::recipe::card recipe_of(const std::string& name) {
+    try {
+        return grpo::recipe::find(name.c_str());
+    } catch (const grpo::error& e) {
+        throw report::bad_input(fmt::format("{}\nknown recipes: {}", e.what(), report::known_recipes()));
+    }
 }
 
-std::vector<report::panel> panels_of(const report::analysis& a, const report::advantage_recipe& recipe) {
+std::vector<report::panel> panels_of(const report::analysis& a, const grpo::recipe::card& recipe) {
     std::vector<report::panel> panels;
     panels.push_back({fmt::format("Outcome supervision: advantages of {} responses (recipe {})",
                                   a.outcome_scored.size(), recipe.name),
@@ -49,7 +52,7 @@ std::vector<report::panel> panels_of(const report::analysis& a, const report::ad
 
 // Everything is read and computed before anything is written.
 void run(const request& r) {
-    const report::advantage_recipe& recipe = report::find_advantage_recipe(r.recipe);
+    const grpo::recipe::card recipe = recipe_of(r.recipe);
     const report::rollouts data = report::reader::read(r.file);
     const report::analysis a = report::analyst::study(data, recipe, r.threshold, r.ks);
     const std::string page = report::page::of(r.file, data, a, recipe, r.groups);
@@ -64,7 +67,16 @@ int main(int argc, char** argv) {
     request r;
     CLI::App app("A report on a JSONL file of rollouts; docs/rollout-format.md describes the file.", "rollout_report");
     app.add_option("file", r.file, "JSONL of rollouts, or of worked solutions")->required();
-    app.add_option("--recipe", r.recipe, "how rewards become advantages: " + known_recipes())->capture_default_str();
+    app.add_option("--recipe", r.recipe, "how rewards become advantages; --recipes lists them")->capture_default_str();
+    app.add_flag_callback(
+        "--recipes",
+        [] {
+            for (const grpo::recipe::card& c : grpo::recipe::cards()) {
+                fmt::print("{:<30} {} ({})\n", c.name, c.summary, c.source);
+            }
+            throw CLI::Success();
+        },
+        "list the recipes and end");
     app.add_option("--svg", r.svg, "write a histogram of the advantages to this file");
     app.add_option("-k", r.ks, "for pass@k and maj@k; powers of two if not given")
         ->delimiter(',')

@@ -58,7 +58,7 @@ struct analysis {
 class analyst {
 public:
     // wanted: the k of pass@k and maj@k; powers of two up to the largest group if empty.
-    static analysis study(const rollouts& data, const advantage_recipe& recipe, double threshold,
+    static analysis study(const rollouts& data, const grpo::recipe::card& recipe, double threshold,
                           const std::vector<std::int64_t>& wanted) {
         analyst a(data, threshold);
         a.look_at_groups();
@@ -69,7 +69,11 @@ public:
 
 private:
     analyst(const rollouts& data, double threshold)
-        : data_(data), scored_{grpo::ragged(data.groups).where(data.valid), grpo::ragged(data.tokens), data.reward} {
+        : data_(data),
+          scored_tokens_(static_cast<std::size_t>(data.tokens.back())),
+          scored_{grpo::ragged(data.groups).where(data.valid), grpo::ragged(data.tokens).where(scored_tokens_),
+                  data.reward} {
+        grpo::expand_rows(grpo::ragged(data.tokens), data.valid, scored_tokens_);
         for (const double r : data.reward) correct_.push_back(r >= threshold ? 1 : 0);
     }
 
@@ -118,9 +122,8 @@ private:
         return {k, pass.groups, pass.mean(), maj.mean()};
     }
 
-    void supervise(const advantage_recipe& recipe) {
-        out_.outcome.resize(data_.reward.size());
-        recipe.compute(scored_, out_.outcome);
+    void supervise(const grpo::recipe::card& recipe) {
+        out_.outcome = advantages_per_response(recipe.advantage, scored_);
         for (std::int64_t i = 0; i < data_.response_count(); ++i) {
             if (valid(i)) out_.outcome_scored.push_back(out_.outcome[static_cast<std::size_t>(i)]);
         }
@@ -132,11 +135,12 @@ private:
         const grpo::reasoning_steps<double, std::int64_t> steps{data_.steps, data_.step_end, data_.step_reward};
         out_.step_normalised.resize(data_.step_end.size());
         out_.process.resize(static_cast<std::size_t>(data_.tokens.back()));
-        grpo::process_supervision(grpo::ragged(data_.groups), scored_.tokens, steps, out_.step_normalised,
+        grpo::process_supervision(grpo::ragged(data_.groups), grpo::ragged(data_.tokens), steps, out_.step_normalised,
                                   out_.process);
     }
 
     const rollouts& data_;
+    std::vector<std::uint8_t> scored_tokens_;
     scored scored_;
     std::vector<std::uint8_t> correct_;
     analysis out_;

@@ -17,7 +17,7 @@ namespace report {
 class page {
 public:
     static std::string of(const std::string& file, const rollouts& data, const analysis& a,
-                          const advantage_recipe& recipe, std::int64_t shown_groups) {
+                          const grpo::recipe::card& recipe, std::int64_t shown_groups) {
         page p;
         p.overview(file, data, a);
         p.groups(data, a);
@@ -89,8 +89,10 @@ private:
             "zeros");
     }
 
-    void outcome(const rollouts& data, const analysis& a, const advantage_recipe& recipe, std::int64_t shown) {
-        add("\nOutcome supervision, recipe {}: A = {}\n\n", recipe.name, recipe.formula);
+    void outcome(const rollouts& data, const analysis& a, const grpo::recipe::card& recipe, std::int64_t shown) {
+        add("\nOutcome supervision, recipe {}: {} ({})\n\n", recipe.name, recipe.summary, recipe.source);
+        if (recipe.advantage.kl.beta != 0)
+            add("  (without the KL in its rewards: the file has no log-probabilities)\n\n");
         heading();
         line("per response", summary::of(a.outcome_scored));
         if (shown > 0) add("\n");

@@ -1,4 +1,4 @@
-// The advantage half of the published recipes, one number per response, by name.
+// A recipe's advantages from outcome rewards alone, one number per response.
 #pragma once
 
 #include <cstdint>
@@ -6,56 +6,43 @@
 #include <vector>
 
 #include <grpo/grpo.hpp>
+#include <grpo/recipe.hpp>
 
 #include "rollouts.hpp"
 
 namespace report {
 
+// What an advantage is computed from: the responses that have a reward, and their tokens.
 struct scored {
-    grpo::masked<grpo::ragged<const std::int64_t>, const std::uint8_t> groups;  // over responses, those with a reward
-    grpo::ragged<const std::int64_t> tokens;                                    // of each response
+    grpo::masked<grpo::ragged<const std::int64_t>, const std::uint8_t> groups;  // over responses
+    grpo::masked<grpo::ragged<const std::int64_t>, const std::uint8_t> tokens;  // of each response
     const std::vector<double>& reward;
 };
 
-struct advantage_recipe {
-    const char* name;
-    const char* formula;
-    void (*compute)(const scored&, std::vector<double>&);
-};
-
-inline const std::vector<advantage_recipe>& advantage_recipes() {
-    using out = std::vector<double>;
-    static const std::vector<advantage_recipe> all{
-        {"grpo", "(r - mean) / (std + 1e-6), arXiv 2402.03300",
-         [](const scored& s, out& a) { grpo::group_normalised(s.groups, s.reward, a); }},
-        {"dr_grpo", "r - mean, arXiv 2503.20783",
-         [](const scored& s, out& a) { grpo::dr_grpo(s.groups, s.reward, a); }},
-        {"lite_ppo", "(r - mean) / (std of the batch + 1e-6), arXiv 2508.08221",
-         [](const scored& s, out& a) {
-             grpo::group_normalised(s.groups, s.reward, a, {.scale = grpo::group_scale::batch});
-         }},
-        {"rloo", "r - mean of the others, arXiv 2402.14740",
-         [](const scored& s, out& a) { grpo::rloo(s.groups, s.reward, a); }},
-        {"opo", "r - length-weighted mean, arXiv 2505.23585",
-         [](const scored& s, out& a) { grpo::opo(s.groups, s.tokens, s.reward, a); }},
-        {"gpg", "(r - mean) * responses / responses that earned something, arXiv 2504.02546",
-         [](const scored& s, out& a) { grpo::gpg_advantage(s.groups, s.reward, a); }},
-        {"pass_at_k", "(best - second best) / (std + 1e-6) for the best alone, arXiv 2503.19595",
-         [](const scored& s, out& a) { grpo::pass_at_k_advantage(s.groups, s.reward, a); }},
-        {"raw", "r", [](const scored& s, out& a) { grpo::raw_reward(s.groups, s.reward, a); }},
-    };
+inline std::string known_recipes() {
+    std::string all;
+    for (const char* name : grpo::recipe::names()) all += (all.empty() ? "" : ", ") + std::string(name);
     return all;
 }
 
-// grpo::error naming the known ones if there is none of that name.
-inline const advantage_recipe& find_advantage_recipe(const std::string& name) {
-    std::string known;
-    for (const advantage_recipe& r : advantage_recipes()) {
-        if (name == r.name) return r;
-        known += (known.empty() ? "" : ", ") + std::string(r.name);
+// Where a recipe whitens over tokens or discounts, the mean over the response's tokens. A KL in the reward is left out,
+// because a file of rollouts has no log-probabilities. grpo::error for a recipe that needs more, such as a critic.
+inline std::vector<double> advantages_per_response(grpo::recipe::advantage_rule rule, const scored& from) {
+    rule.kl.beta = 0;
+    const auto responses = static_cast<std::size_t>(from.groups.extent());
+    const auto tokens = static_cast<std::size_t>(from.tokens.extent());
+    std::vector<double> per_response(responses), per_token(tokens), returns(tokens), placed(tokens), baseline(tokens);
+    const grpo::recipe::token_outputs<double> out{per_token, returns, per_response, placed, baseline};
+    rule.by_token(from.groups, from.tokens, grpo::recipe::token_inputs<double>{.reward = from.reward}, out);
+    if (rule.gives_sequences() && !rule.whitened) return per_response;
+    for (std::int64_t i = 0; i < from.tokens.rows(); ++i) {
+        double sum = 0;
+        for (std::int64_t t = from.tokens.begin(i); t < from.tokens.end(i); ++t)
+            sum += per_token[static_cast<std::size_t>(t)];
+        const std::int64_t n = from.tokens.end(i) - from.tokens.begin(i);
+        per_response[static_cast<std::size_t>(i)] = n > 0 ? sum / static_cast<double>(n) : 0.0;
     }
-    throw grpo::error(
-        grpo::detail::complain("recipe", "name", "is \"%s\", but must be one of %s", name.c_str(), known.c_str()));
+    return per_response;
 }
 
 }  // namespace report

@@ -55,36 +55,74 @@ def maj_at_k(prompt, k):
     return fractions.Fraction(sum(won), len(won))
 
 
-def grpo(r, rewards, everything):
-    return [0.0] * len(r) if len(r) < 2 else [(x - statistics.fmean(r)) / (statistics.stdev(r) + 1e-6) for x in r]
+def normalised(r, eps, alone=0.0):
+    if len(r) < 2:
+        return [alone * x / (1 + eps) for x in r]
+    return [(x - statistics.fmean(r)) / (statistics.stdev(r) + eps) for x in r]
 
 
-def lite_ppo(r, rewards, everything):
-    return [(x - statistics.fmean(r)) / (statistics.stdev(everything) + 1e-6) for x in r]
+def grpo(prompts):
+    return [normalised(r, 1e-6) for _, r in prompts]
 
 
-def rloo(r, rewards, everything):
-    return [0.0] * len(r) if len(r) < 2 else [x - (sum(r) - x) / (len(r) - 1) for x in r]
+def lite_ppo(prompts):
+    std = statistics.stdev(x for _, r in prompts for x in r)
+    return [[(x - statistics.fmean(r)) / (std + 1e-6) for x in r] for _, r in prompts]
 
 
-def opo(r, prompt, everything):
-    lengths = [x["tokens"] for x in scored(prompt)]
-    base = sum(n * x for n, x in zip(lengths, r)) / sum(lengths)
-    return [x - base for x in r]
+def rloo(prompts):
+    return [[x - (sum(r) - x) / (len(r) - 1) for x in r] if len(r) > 1 else [0.0] for _, r in prompts]
 
 
-def gpg(r, prompt, everything):
+def opo(prompts):
+    bases = [sum(n * x for n, x in zip(lengths, r)) / sum(lengths) for lengths, r in prompts]
+    return [[x - base for x in r] for (_, r), base in zip(prompts, bases)]
+
+
+def gpg(prompts):
+    everything = [x for _, r in prompts for x in r]
     scale = len(everything) / max(1, sum(x != 0 for x in everything))
-    return [(x - statistics.fmean(r)) * scale for x in r]
+    return [[(x - statistics.fmean(r)) * scale for x in r] for _, r in prompts]
 
 
-def lone_best(r, prompt, everything):
-    first, second = sorted(r, reverse=True)[:2]
-    return [(first - second) / (statistics.stdev(r) + 1e-6) if first != second and x == first else 0.0 for x in r]
+def pass_at_k_training(prompts):
+    out = []
+    for _, r in prompts:
+        first, second = sorted(r, reverse=True)[:2]
+        lead = (first - second) / (statistics.stdev(r) + 1e-6) if first != second else 0.0
+        out.append([lead if x == first else 0.0 for x in r])
+    return out
 
 
-RECIPES = {"grpo": grpo, "dr_grpo": lambda r, p, e: [x - statistics.fmean(r) for x in r], "lite_ppo": lite_ppo, "rloo": rloo,
-           "opo": opo, "gpg": gpg, "pass_at_k": lone_best, "raw": lambda r, p, e: r}
+def whitened(prompts, centre):
+    """Every token holds its response's number; then mean 0 and deviation 1 over all tokens (ddof 0)."""
+    values = [[x - centre * statistics.fmean(r) for x in r] for _, r in prompts]
+    tokens = [x for (lengths, _), v in zip(prompts, values) for n, x in zip(lengths, v) for _ in range(n)]
+    mean, std = statistics.fmean(tokens), max(statistics.pstdev(tokens), 1e-4)
+    return [[(x - mean) / std for x in v] for v in values]
+
+
+def others(prompts):
+    """Mean and deviation of the others; undivided where that deviation is 0."""
+    out = []
+    for _, r in prompts:
+        rest = [r[:i] + r[i + 1:] for i in range(len(r))]
+        std = [statistics.stdev(o) if len(o) > 1 else 0.0 for o in rest]
+        out.append([(x - statistics.fmean(o)) / (s + 1e-6 if s > 0 else 1.0) for x, o, s in zip(r, rest, std)])
+    return out
+
+
+# By recipe: from (lengths, rewards) of the scored responses of each prompt to their advantages.
+RECIPES = {
+    "grpo": grpo, "dapo": grpo, "gspo": grpo, "lite_ppo": lite_ppo, "rloo": rloo, "opo": opo, "gpg": gpg,
+    "dr_grpo": lambda prompts: [[x - statistics.fmean(r) for x in r] for _, r in prompts],
+    "pass_at_k": pass_at_k_training, "reinforce": lambda prompts: [r for _, r in prompts],
+    "reinforce_plus_plus": lambda prompts: whitened(prompts, 0),
+    "reinforce_plus_plus_baseline": lambda prompts: whitened(prompts, 1),
+    "trl": lambda prompts: [normalised(r, 1e-4) for _, r in prompts], "nemo_rl": others,
+    "verl": lambda prompts: [normalised(r, 1e-6, 1.0) for _, r in prompts],
+    "areal": lambda prompts: [normalised(r, 1e-5) for _, r in prompts],
+}
 
 
 def process(prompt):
@@ -152,11 +190,11 @@ def check_evaluation(prompts, text):
 
 
 def check_advantages(prompts, folder):
-    everything = [r["reward"] for p in prompts for r in scored(p)]
+    pairs = [([r["tokens"] for r in scored(p)], [r["reward"] for r in scored(p)]) for p in prompts]
     for name, recipe in RECIPES.items():
         ran = report(SAMPLE, "--recipe", name, "--groups", len(prompts))
         expect(f"{name}: status", ran.returncode, 0)
-        wanted = [recipe([r["reward"] for r in scored(p)], p, everything) for p in prompts]
+        wanted = recipe(pairs)
         expect_summary(name, summary_of(ran.stdout, "per response"), [a for g in wanted for a in g])
         for p, g in zip(prompts, wanted):
             row = re.search(rf"^ +{p['prompt_id']} +(.*)$", ran.stdout, re.M).group(1)
@@ -275,10 +313,10 @@ BAD_WORKED = [
 ]
 
 
-def refused(what, ran, *words):
+def refused(what, ran, *words, lines=1):
     expect(f"{what}: status", ran.returncode, 1)
     expect(f"{what}: nothing on stdout", ran.stdout, "")
-    expect(f"{what}: one line on stderr", len(ran.stderr.splitlines()), 1)
+    expect(f"{what}: lines on stderr", len(ran.stderr.splitlines()), lines)
     for word in words:
         if word not in ran.stderr:
             problems.append(f"{what}: expected '{word}' in: {ran.stderr.strip()}")
@@ -308,7 +346,13 @@ def check_bad_files(folder):
         refused(f"file {text!r}", report(file), f"{file}: holds no rollouts")
     file.write_text(GOOD)
     refused("k > n", report(file, "-k", "3"), "k is 3", "has 2 scored responses")
-    refused("unknown recipe", report(file, "--recipe", "grop"), "grpo::", '"grop"', *RECIPES)
+    refused("unknown recipe", report(file, "--recipe", "grop"), "grpo::", '"grop"', *(f" {r}" for r in RECIPES), lines=2)
+    listed = report("--recipes")
+    expect("list of recipes: status", listed.returncode, 0)
+    expect("list of recipes", set(RECIPES) - {line.split()[0] for line in listed.stdout.splitlines()}, set())
+    lacking = {"ppo": "value", "remax": "greedy_reward", "otb": "logp_old", "gdpo": "rewards", "sft": "no advantage"}
+    for name, lacks in lacking.items():
+        refused(f"recipe {name}", report(file, "--recipe", name, "--svg", folder / "a.svg"), "grpo::recipe::", lacks)
     refused("picture in no folder", report(file, "--svg", folder / "none" / "a.svg"), "a.svg: cannot be written")
     (folder / "taken.svg").mkdir()
     refused("picture on a folder", report(file, "--svg", folder / "taken.svg"), "cannot be written")
@@ -341,7 +385,7 @@ def check_degenerate(folder):
     expect("one empty group: status", ran.returncode, 0)
     xml.etree.ElementTree.parse(picture)
     file.write_text(json.dumps({"prompt_id": 0, "responses": [{"reward": r} for r in (1e308, -1e308, 1e20, 0.5)]}))
-    expect("huge rewards: status", report(file, "--recipe", "raw", "--svg", picture).returncode, 0)
+    expect("huge rewards: status", report(file, "--recipe", "reinforce", "--svg", picture).returncode, 0)
     xml.etree.ElementTree.parse(picture)
 
 
@@ -353,7 +397,7 @@ def check_quickstart():
     source = (ROOT / "examples" / "quickstart.cpp").read_text()
     arrays = {n: [float(x) for x in v.split(",")] for n, v in re.findall(r"(\w+)\{([-\d.,\s]+)\};", source)}
     cu, reward = [int(x) for x in arrays["cu_seqlens"]], arrays["reward"]
-    advantage = [a for g in (reward[:3], reward[3:]) for a in grpo(g, None, None)]
+    advantage = [a for g in (reward[:3], reward[3:]) for a in normalised(g, 1e-6)]
 
     def token(i, x, a):
         ratio, d = math.exp(x - arrays["logp_old"][i]), arrays["logp_ref"][i] - x
