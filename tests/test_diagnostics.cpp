@@ -88,7 +88,7 @@ void check_policy(const test_case& c) {
         const named more[] = {{"dual_clip", dual.clipped_high - m.clipped_high}};
         seen += compare<T>(c, more);
     }
-    // The diagnostics' ratio is the token's own, without the bound.
+    // The diagnostics' ratio is the token's own, bounded at ±20 whatever the term's bound.
     if (by_token && m.clamped == 0) {
         const double ess = m.ratio_square > 0 ? m.ratio * m.ratio / m.ratio_square : 0.0;
         const named ratios[] = {{"ratio_sum", m.ratio},

@@ -11,6 +11,7 @@
 #include <grpo/objective.hpp>
 #include <grpo/paradigm.hpp>
 #include <grpo/preference.hpp>
+#include <grpo/recipe.hpp>
 #include <grpo/scalar.hpp>
 #include <grpo/selection.hpp>
 #include <grpo/shape.hpp>

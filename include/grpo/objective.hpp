@@ -16,6 +16,7 @@
 #include <grpo/objective/batch.hpp>
 #include <grpo/objective/diagnostics.hpp>
 #include <grpo/objective/rows.hpp>
+#include <grpo/objective/sentences.hpp>
 #include <grpo/shape.hpp>
 #include <grpo/term.hpp>
 
@@ -44,6 +45,7 @@ struct loss_result {
     totals count;                       // rows, rows with active tokens, active tokens
     std::int64_t nonfinite = 0;         // active tokens with a NaN or infinite input
     std::int64_t first_nonfinite = -1;  // flat index of the first of them (in the part where it occurred), or -1
+    std::int64_t missing_rollout = 0;   // active tokens without a rollout log-probability (NaN): weight 1 there (R1.17)
     diagnostics metrics;                // filled by objective::diagnosed()
 
     // The loss for a denominator that was given, or for the weight of what was seen; 0 where that is 0 (R1.18).
@@ -65,34 +67,12 @@ struct loss_result {
         count.nonempty += row.length > 0 ? 1 : 0;
         count.tokens += row.length;
         nonfinite += static_cast<std::int64_t>(row.total.sum[1]);
+        missing_rollout += static_cast<std::int64_t>(row.total.sum[2]);
         if (first_nonfinite < 0 && row.total.first != detail::no_index) first_nonfinite = row.total.first;
     }
 };
 
 namespace detail {
-
-template <class Term, class Batch, bool Diagnosed>
-consteval void check_inputs() {
-    constexpr unsigned missing = Term::needs & ~Batch::has;
-    static_assert(!(missing & input::logp::bit), "grpo: this term needs logp: add grpo::logp(...) to the batch");
-    static_assert(!(missing & input::logp_old::bit),
-                  "grpo: this term needs logp_old: add grpo::logp_old(...) to the batch, or use on_policy, whose ratio is 1");
-    static_assert(!(missing & input::logp_ref::bit),
-                  "grpo: this term needs logp_ref (a KL term does): add grpo::logp_ref(...) to the batch, or drop the term");
-    static_assert(!(missing & input::logp_rollout::bit),
-                  "grpo: this term needs logp_rollout: add grpo::logp_rollout(...) to the batch");
-    static_assert(!(missing & input::advantage::bit),
-                  "grpo: this term needs advantage: add grpo::advantage(by_sequence(...)) or grpo::advantage(by_token(...))");
-    static_assert(!(missing & input::entropy::bit),
-                  "grpo: this term needs entropy: add grpo::entropy(...) to the batch, or drop the entropy bonus");
-    static_assert(!(missing & input::weight::bit),
-                  "grpo: this term needs weight: add grpo::weight(...) (see correction.hpp), or drop rollout_weighted");
-    using record = typename record_of<Batch>::template type<float>;
-    input_sentences<record>::template check<missing>();
-    static_assert(!Diagnosed || std::same_as<record, token<float>>,
-                  "grpo: diagnosed() looks at tokens: evaluate a loss on pairs or steps without it");
-    static_assert(missing == 0, "grpo: this term needs an input that the batch lacks: see the term's `needs`");
-}
 
 template <class Output>
 problem validate_output(const Output& o, std::int64_t extent, const char* function) {
@@ -127,6 +107,8 @@ problem try_accumulate(loss_result& total, Exec&& exec, const objective<Term, Di
                        double denominator, const Outputs&... outputs) {
     constexpr const char* function = "evaluate";
     detail::check_inputs<Term, Batch, Diagnosed>();
+    detail::check_term<Term, Batch>();
+    (detail::check_output<Batch, Outputs>(), ...);
     if (!(denominator >= 0) || detail::is_nonfinite(denominator)) {
         return detail::complain(function, "denominator", "is %g, but must be finite and at least %g", denominator, 0.0);
     }

@@ -1,6 +1,7 @@
 // Errors: a sentence with the function, the argument and both numbers, before anything is written.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
@@ -17,7 +18,16 @@ namespace grpo::inline v0 {
 
 // What was wrong with a call, or nothing. `validate(...)` functions return it; nothing is thrown, nothing allocated.
 struct problem {
-    char text[320] = {};
+    char text[320];
+
+    problem() { text[0] = '\0'; }  // not all of it: the common case is that nothing is wrong
+    problem(const problem& other) { *this = other; }
+    problem& operator=(const problem& other) {
+        std::size_t i = 0;
+        for (; other.text[i] != '\0'; ++i) text[i] = other.text[i];
+        text[i] = '\0';
+        return *this;
+    }
 
     explicit operator bool() const { return text[0] != '\0'; }
 };

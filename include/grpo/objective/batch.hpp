@@ -32,6 +32,18 @@ mask_t<V> is_nonfinite(const V& x) {
     return scalar_traits<V>::nonfinite(x);
 }
 
+// NaN by bit pattern where there is one value; for packs an infinity is told apart by comparing it.
+GRPO_HD bool is_nan(float x) { return (__builtin_bit_cast(std::uint32_t, x) & 0x7fffffffu) > 0x7f800000u; }
+GRPO_HD bool is_nan(double x) {
+    return (__builtin_bit_cast(std::uint64_t, x) & 0x7fffffffffffffffu) > 0x7ff0000000000000u;
+}
+template <class V>
+    requires(scalar_traits<V>::lanes > 1)
+mask_t<V> is_nan(const V& x) {
+    const V zero(constant<V>(0));
+    return both(is_nonfinite(x), negation(either(x < zero, zero < x)));
+}
+
 // How many inputs of a set are numbered below `bit`: the slope's place among the differentiable ones.
 GRPO_HD constexpr int slot(unsigned set, unsigned bit) {
     int n = 0;
@@ -42,8 +54,9 @@ GRPO_HD constexpr int slot(unsigned set, unsigned bit) {
 }  // namespace detail
 
 template <shape Shape, class... Fields>
-    requires(detail::is_field<Fields> && ...)
 struct batch : Fields... {
+    static_assert((detail::is_field<Fields> && ...),
+                  "grpo: a batch holds named inputs: grpo::logp(x), grpo::advantage(by_sequence(a)), ...");
     Shape layout;
 
     static constexpr unsigned has = (0u | ... | Fields::tag::bit);
@@ -93,7 +106,11 @@ private:
             } else {
                 x = at.load(entries);
             }
-            probe = probe + x;
+            if constexpr (std::same_as<which, input::logp_rollout>) {
+                probe = probe + math::select<V>(detail::is_nan(x), V(constant<V>(0)), x);  // NaN means missing (R1.17)
+            } else {
+                probe = probe + x;
+            }
             auto& place = which::of(record);
             using S = std::remove_reference_t<decltype(place)>;
             if constexpr (which::differentiable && detail::differentiable<S>) {

@@ -1,5 +1,6 @@
 // Diagnostics from the same pass as the loss, as sums. Each sum carries the row coefficients of the aggregation, so
-// sum / weight is the metric reduced exactly like the loss (R1.29), and sums of parts add up.
+// sum / weight is the metric reduced exactly like the loss (R1.29), and sums of parts add up. Exponents are cut at ±20, the
+// default of safety_bound, whatever the loss does: one absurd token does not hide the others.
 #pragma once
 
 #include <cmath>
@@ -9,6 +10,7 @@
 #include <grpo/fold.hpp>
 #include <grpo/objective/batch.hpp>
 #include <grpo/term/compose.hpp>
+#include <grpo/term/ratio.hpp>
 
 namespace grpo::inline v0 {
 
@@ -70,11 +72,11 @@ struct observer {
     }
     // ρ and its KL estimates from d = logp - logp_old.
     GRPO_HD void ratio(const V& d) const {
-        const V em = math::expm1(d);
-        const V r = em + constant<V>(1);
+        const math::exp_parts<V> parts = math::exp_split(safety_bound{}(d));
+        const V r = parts.expm1 + constant<V>(1);
         sum(3, d);
         sum(4, V(constant<V>(0.5) * d * d));
-        sum(5, V(em - d));
+        sum(5, parts.remainder);
         sum(6, r);
         sum(7, V(r * r));
         maximum(0, d);
@@ -82,13 +84,13 @@ struct observer {
     }
     GRPO_HD void reference(const V& r) const {
         sum(9, r);
-        sum(10, V(math::expm1(V(-r)) + r));
+        sum(10, math::exp_remainder(V(-safety_bound{}(r))));
     }
     GRPO_HD void rollout(const V& log_w) const {
-        const V em = math::expm1(log_w);
-        const V w = em + constant<V>(1);
+        const math::exp_parts<V> parts = math::exp_split(safety_bound{}(log_w));
+        const V w = parts.expm1 + constant<V>(1);
         sum(11, V(-log_w));
-        sum(12, V(em - log_w));
+        sum(12, parts.remainder);
         sum(13, w);
         sum(14, V(w * w));
         sum(15, math::abs(log_w));

@@ -100,8 +100,8 @@ struct loss_rows {
     static constexpr int slopes = slot(active_slopes, 1u << 31);
     static constexpr int statistics = statistics_of<Term>();
     static constexpr bool coupled = couples<Term>() && Outputs::any;
-    // Sums: the loss, non-finite tokens, one per statistic, then the diagnostics.
-    static constexpr int at_coupling = 2;
+    // Sums: the loss, non-finite tokens, missing rollout log-probabilities, one per statistic, then the diagnostics.
+    static constexpr int at_coupling = 3;
     static constexpr int at_metrics = at_coupling + statistics;
     static constexpr int sums = at_metrics + (Observed ? metric_sums : 0);
     static constexpr int maxima = Observed ? metric_maxima : 0;
@@ -178,17 +178,35 @@ private:
         if constexpr (requires { base.fields.length; }) base.fields.length = length;
         return base;
     }
-    // The record of one position. `bad`: the lanes in use with a non-finite input; under `skip` they leave `use`.
+    // Which lanes of a position count, which have a non-finite input, and which lack a rollout log-probability.
+    template <class V>
+    struct token_masks {
+        mask_t<V> use;
+        mask_t<V> bad;
+        mask_t<V> missing;
+    };
+    // The record of one position. Under `skip` the lanes with a non-finite input leave `use`.
     template <class V, class S>
-    GRPO_HD record<S> read(cursor<V> at, const whole_row<V, S>& base, mask_t<V>& use, mask_t<V>& bad) const {
+    GRPO_HD record<S> read(cursor<V> at, const whole_row<V, S>& base, token_masks<V>& lanes) const {
         record<S> x = base.fields;
         V probe = base.probe;
         data.template read_token<used>(at, x, probe);
-        bad = both(use, is_nonfinite(probe));
-        if (any(bad)) [[unlikely]] {
-            if (policy == nonfinite::skip) use = both(use, negation(bad));
+        lanes.bad = both(lanes.use, is_nonfinite(probe));
+        if constexpr ((used & input::logp_rollout::bit) != 0) lanes.missing = both(lanes.use, fill_missing<used, V>(x));
+        if (any(lanes.bad)) [[unlikely]] {
+            if (policy == nonfinite::skip) lanes.use = both(lanes.use, negation(lanes.bad));
         }
         return x;
+    }
+
+    // A rollout log-probability that the sampler did not report is NaN; it becomes the one that makes its weight 1 (R1.17).
+    template <unsigned Used, class V, class Record>
+    GRPO_HD static mask_t<V> fill_missing(Record& x) {
+        const mask_t<V> missing = is_nan(V(x.logp_rollout));
+        V neutral(value(x.logp));
+        if constexpr ((Used & input::logp_old::bit) != 0) neutral = V(x.logp_old);
+        x.logp_rollout = math::select<V>(missing, neutral, V(x.logp_rollout));
+        return missing;
     }
 
     template <class Team, class V>
@@ -197,13 +215,13 @@ private:
         if constexpr (statistics > 0) {
             const whole_row<V, V> base = of_row<V, V>(row, length);
             const auto total = team.template fold<tally<statistics>, V>(begin, end, [&](auto& state, cursor<V> at) {
-                mask_t<V> use = data.layout.active(at);
-                if (!any(use)) return;
-                mask_t<V> bad = use;
-                const record<V> x = this->read(at, base, use, bad);
+                const mask_t<V> active = data.layout.active(at);
+                if (!any(active)) return;
+                token_masks<V> lanes{active, active, active};
+                const record<V> x = this->read(at, base, lanes);
                 V g[statistics];
                 write_statistics(term, x, g);
-                for (int k = 0; k < statistics; ++k) add_where(state.sum[k], use, g[k]);
+                for (int k = 0; k < statistics; ++k) add_where(state.sum[k], lanes.use, g[k]);
             });
             for (int k = 0; k < statistics; ++k) out[k] = V(constant<V>(total.sum[k]));
         }
@@ -211,10 +229,14 @@ private:
 
     template <class State, class V, class S>
     GRPO_HD void one_token(State& state, cursor<V> at, std::int64_t row, const whole_row<V, S>& base,
-                           const V* statistic, const V& weight, mask_t<V> use) const {
-        mask_t<V> bad = use;
-        record<S> x = read(at, base, use, bad);
-        if (any(bad)) [[unlikely]] note_nonfinite(state, at, bad);
+                           const V* statistic, const V& weight, const mask_t<V>& active) const {
+        token_masks<V> lanes{active, active, active};
+        record<S> x = read(at, base, lanes);
+        const mask_t<V>& use = lanes.use;
+        if (any(lanes.bad)) [[unlikely]] note_nonfinite(state, at, lanes.bad);
+        if constexpr ((used & input::logp_rollout::bit) != 0) {
+            add_where(state.sum[2], lanes.missing, V(constant<V>(1)));
+        }
         S sums_of_row[statistics > 0 ? statistics : 1];
         for (int k = 0; k < statistics; ++k) {
             if constexpr (coupled) {
@@ -240,6 +262,7 @@ private:
         V probe(constant<V>(0));
         data.template read_row<seen, seen & ~used>(row, x, probe);
         data.template read_token<seen, seen & ~used>(at, x, probe);
+        if constexpr ((seen & input::logp_rollout::bit) != 0) fill_missing<seen, V>(x);
         if constexpr (requires { x.sums; }) {
             x.length = base.fields.length;
             x.sums = statistic;
@@ -262,14 +285,14 @@ private:
         using S = dual<V, slopes>;
         const whole_row<V, S> base = of_row<V, S>(row, length);
         team.template each<V>(begin, end, [&](cursor<V> at) {
-            mask_t<V> use = data.layout.active(at);
-            if (!any(use)) return;
-            mask_t<V> bad = use;
-            const record<S> x = this->read(at, base, use, bad);
+            const mask_t<V> active = data.layout.active(at);
+            if (!any(active)) return;
+            token_masks<V> lanes{active, active, active};
+            const record<S> x = this->read(at, base, lanes);
             S g[statistics];
             write_statistics(term, x, g);
             for (int k = 0; k < statistics; ++k) {
-                outputs.template increase<active_slopes>(at, g[k], coupling[k], use);
+                outputs.template increase<active_slopes>(at, g[k], coupling[k], lanes.use);
             }
         });
     }
