@@ -159,6 +159,9 @@ struct shape_base {
     masked<Self, M> where(view<M> mask) const;
     template <class Container>
     auto where(const Container& mask) const {
+        static_assert(requires { view(mask); },
+                      "grpo: a mask is a container with data() and size(); std::vector<bool> has no memory to view, "
+                      "use std::vector<std::uint8_t>");
         return where(view(mask));
     }
 };
@@ -168,12 +171,17 @@ struct shape_base {
 // Rows by offsets: cu has rows + 1 entries, cu[0] first, never falling. I: int32 or int64.
 template <class I = const std::int64_t>
 struct ragged : detail::shape_base<ragged<I>> {
+    static_assert(std::is_integral_v<I> && sizeof(I) >= 4, "grpo: cu_seqlens must be int32 or int64 offsets");
     view<I> cu;
 
     explicit ragged(view<I> cu_seqlens) : cu(cu_seqlens) {}
     template <class Container>
         requires requires(const Container& c) { c.data(); }
     explicit ragged(const Container& cu_seqlens) : cu(cu_seqlens) {}
+    template <class Other>
+    explicit ragged(const Other&) {
+        static_assert(sizeof(Other) == 0, "grpo: ragged() takes cu_seqlens: a container of offsets, rows + 1 of them");
+    }
 
     GRPO_HD std::int64_t rows() const { return cu.size() == 0 ? 0 : cu.size() - 1; }
     GRPO_HD std::int64_t begin(std::int64_t row) const { return static_cast<std::int64_t>(cu[row]); }
@@ -202,6 +210,9 @@ template <class Container>
 ragged(const Container& c) -> ragged<const std::remove_cvref_t<decltype(*c.data())>>;
 template <class I>
 ragged(view<I>) -> ragged<I>;
+template <class Other>
+    requires(!requires(const Other& c) { c.data(); })
+ragged(const Other&) -> ragged<>;
 
 // Rows of equal width, `stride` entries apart (stride 0 means width). Also: groups of equal size.
 struct padded : detail::shape_base<padded> {

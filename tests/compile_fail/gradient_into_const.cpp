@@ -1,0 +1,13 @@
+// expect: a gradient needs memory that can be written
+#include <vector>
+
+#include <grpo/grpo.hpp>
+
+int main() {
+    const std::vector<float> x(2);
+    std::vector<float> g(2);
+    const grpo::batch b(grpo::padded(1, 2), grpo::logp(x), grpo::logp_old(x), grpo::advantage(x));
+    (void)grpo::evaluate(grpo::serial{}, grpo::objective{grpo::clipped{}, grpo::aggregation::token_mean()}, b, 2.0,
+                         grpo::d_logp(x));
+    (void)g;
+}

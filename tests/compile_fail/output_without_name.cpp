@@ -1,0 +1,11 @@
+// expect: outputs are named: pass grpo::d_logp(g), grpo::d_entropy(g) or grpo::d_values(g)
+#include <vector>
+
+#include <grpo/grpo.hpp>
+
+int main() {
+    const std::vector<float> x(2);
+    std::vector<float> g(2);
+    const grpo::batch b(grpo::padded(1, 2), grpo::logp(x), grpo::logp_old(x), grpo::advantage(x));
+    (void)grpo::evaluate(grpo::serial{}, grpo::objective{grpo::clipped{}, grpo::aggregation::token_mean()}, b, 2.0, g);
+}
