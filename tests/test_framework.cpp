@@ -68,7 +68,9 @@ public:
     // A parameter of something that the case does not use.
     void idle(const char* name) { seen_.insert(name); }
     void all_known() const {
-        for (const auto& [name, value] : case_.data().at("parameters").items()) {
+        const vectors::json& parameters = case_.data().at("parameters");
+        for (auto p = parameters.begin(); p != parameters.end(); ++p) {
+            const std::string name = p.key();
             INFO(name);
             CHECK(seen_.count(name) == 1);
         }
