@@ -451,6 +451,31 @@ TEST_CASE("a rule's lone outputs follow its singleton rule") {
     }
 }
 
+TEST_CASE("a rule's singleton rule is handed to every estimator") {
+    const std::vector<double> reward{3.0};
+    using recipe::estimator;
+    for (const estimator kind : {estimator::group, estimator::opo, estimator::gpg, estimator::pass_at_k}) {
+        INFO(static_cast<int>(kind));
+        std::vector<double> zero(1, 7.0), own(1, 7.0);
+        const auto lone = grpo::padded(1, 1);
+        recipe::advantage_rule{.kind = kind, .group = {.singleton = grpo::singleton_rule::zero}}.by_sequence(
+            lone, lone, reward, zero);
+        recipe::advantage_rule{.kind = kind, .group = {.singleton = grpo::singleton_rule::raw_reward}}.by_sequence(
+            lone, lone, reward, own);
+        CHECK(zero[0] == 0.0);
+        CHECK(own[0] == Approx(3.0).epsilon(1e-5));
+    }
+}
+
+TEST_CASE("token rewards are discounted into the advantages, and the returns are the same before any whitening") {
+    rollouts x;
+    const std::vector<double>& a = x.by_token({.kind = recipe::estimator::returns, .gamma = 0.5});
+    CHECK(a[0] == 0.25);  // the reward 1, two tokens later
+    CHECK(a[2] == 1.0);
+    CHECK(a[5] == 0.125);  // the reward 1/2, past a hole that is no step
+    CHECK(x.returns == a);
+}
+
 TEST_CASE("misuse of a rule is an error that names what is missing, and nothing is written") {
     rollouts x;
     std::vector<double> out(6, 7.0);

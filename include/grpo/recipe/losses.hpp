@@ -175,7 +175,8 @@ inline auto m2po() {
                 selected{} * clipped{}, aggregation::token_mean());
 }
 
-// IcePop, arXiv 2510.18855: token weights π_old / π_rollout inside [0.5, 5], 0 outside. Make them with r.correction.
+// IcePop, arXiv 2510.18855: token weights π_old / π_rollout inside [0.5, 5] (OpenRLHF's bounds), 0 outside. Make them
+// with r.correction.
 inline auto icepop() {
     return make({"icepop",
                  "arXiv 2510.18855",
