@@ -29,13 +29,13 @@ struct adaptive_kl {
 
     double coefficient() const { return beta; }
 
-    // kl: the mean KL of the step, of `samples` sequences. beta does not fall below 0.
-    void update(double kl, double samples) {
-        if (detail::is_nonfinite(kl) || detail::is_nonfinite(samples)) {
+    // observed: the mean KL of the step, of `samples` sequences. beta does not fall below 0.
+    void update(double observed, double samples) {
+        if (detail::is_nonfinite(observed) || detail::is_nonfinite(samples)) {
             ++ignored;
             return;
         }
-        const double error = kl / target - 1.0;
+        const double error = observed / target - 1.0;
         const double cut = error < -limit ? -limit : limit < error ? limit : error;
         const double factor = 1.0 + cut * samples / horizon;
         beta *= factor > 0 ? factor : 0.0;

@@ -7,6 +7,7 @@
 #include <grpo/correction.hpp>
 #include <grpo/exec/serial.hpp>
 #include <grpo/fold.hpp>
+#include <grpo/head.hpp>
 #include <grpo/metric.hpp>
 #include <grpo/objective.hpp>
 #include <grpo/paradigm.hpp>
@@ -16,4 +17,5 @@
 #include <grpo/selection.hpp>
 #include <grpo/shape.hpp>
 #include <grpo/shaping.hpp>
+#include <grpo/storage.hpp>
 #include <grpo/term.hpp>
