@@ -80,7 +80,8 @@ struct method : card {
 
 template <term Term>
 auto method<Term>::weighted() const {
-    return grpo::objective{detail::weigh(objective.term), objective.over, objective.policy};
+    const auto loss = detail::weigh(objective.term);
+    return grpo::objective<std::remove_cvref_t<decltype(loss)>>{loss, objective.over, objective.policy};
 }
 
 // A method of one's own, or one of the field's: see the headers next to this one.
