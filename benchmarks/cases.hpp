@@ -12,12 +12,14 @@ namespace bench {
 
 enum class masking { full, ragged };
 
-/// Moves a ratio that single precision cannot place on either side of the clip bounds 0.8 and 1.2; among a million
-/// random tokens a few sit there, and their gradient is a matter of rounding.
+/// Moves a ratio that single precision cannot place on either side of a clip bound; among a million random tokens a few
+/// sit there, and their gradient is a matter of rounding.
 inline float off_kink(float logp, float logp_old) {
     const float log_ratio = logp - logp_old;
-    const bool close = std::abs(log_ratio - std::log(1.2f)) < 1e-5f || std::abs(log_ratio - std::log(0.8f)) < 1e-5f;
-    return close ? logp_old - 1e-3f : logp_old;
+    for (const float bound : {0.8f, 1.2f, 1.28f}) {
+        if (std::abs(log_ratio - std::log(bound)) < 1e-5f) return logp_old - 1e-3f;
+    }
+    return logp_old;
 }
 
 /// A padded batch [rows, width]. `ragged`: lengths uniform in [width/2, width], and one active token in 16 is a hole.
@@ -61,21 +63,86 @@ struct answer {
     std::vector<double> gradient;
 };
 
-/// Clip(low, high) + beta * k3, token mean.
-inline answer policy_answer(const batch& b, double low, double high, double beta) {
+enum class weighing { token_mean, sequence_mean, constant_length };
+
+inline std::int64_t active_in_row(const batch& b, std::int64_t row) {
+    const auto begin = b.mask.begin() + row * b.width;
+    return std::count(begin, begin + b.width, std::uint8_t{1});
+}
+
+/// What each row's tokens are multiplied by, the denominator included.
+inline std::vector<double> row_scales(const batch& b, weighing how) {
+    std::vector<double> scales;
+    for (std::int64_t r = 0; r < b.rows; ++r) {
+        const double of_row = static_cast<double>(b.rows) * static_cast<double>(active_in_row(b, r));
+        scales.push_back(how == weighing::token_mean      ? 1.0 / static_cast<double>(b.active)
+                         : how == weighing::sequence_mean ? 1.0 / of_row
+                                                          : 1.0 / static_cast<double>(b.tokens()));
+    }
+    return scales;
+}
+
+struct loss_and_slope {
+    double loss;
+    double slope;
+};
+
+/// Sums token(row, i) over the active tokens.
+template <class Token>
+answer token_answer(const batch& b, weighing how, const Token& token) {
     answer out{0, std::vector<double>(static_cast<std::size_t>(b.tokens()), 0.0)};
-    const double scale = 1.0 / static_cast<double>(b.active);
+    const std::vector<double> scales = row_scales(b, how);
     for (std::size_t i = 0; i < out.gradient.size(); ++i) {
         if (!b.mask[i]) continue;
-        const double a = b.advantage[i / static_cast<std::size_t>(b.width)];
-        const double ratio = std::exp(static_cast<double>(b.logp[i]) - b.logp_old[i]);
-        const double d = static_cast<double>(b.logp_ref[i]) - b.logp[i];
-        const double plain = a * ratio;
-        const double bounded = a * std::clamp(ratio, 1.0 - low, 1.0 + high);
-        out.value += scale * (beta * (std::expm1(d) - d) - std::min(plain, bounded));
-        out.gradient[i] = scale * (-beta * std::expm1(d) - (plain <= bounded ? plain : 0.0));
+        const std::size_t row = i / static_cast<std::size_t>(b.width);
+        const loss_and_slope x = token(row, i);
+        out.value += scales[row] * x.loss;
+        out.gradient[i] = scales[row] * x.slope;
     }
     return out;
+}
+
+/// max(-A r, -A clip(r)); a tie takes the unclipped side, with the derivative -A r by log r.
+inline loss_and_slope clipped_answer(double advantage, double ratio, double low, double high) {
+    const double plain = advantage * ratio;
+    const double bounded = advantage * std::clamp(ratio, 1.0 - low, 1.0 + high);
+    return {-std::min(plain, bounded), plain <= bounded ? -plain : 0.0};
+}
+
+/// Clip(low, high) + beta * k3.
+inline answer policy_answer(const batch& b, double low, double high, double beta, weighing how = weighing::token_mean) {
+    return token_answer(b, how, [&](std::size_t row, std::size_t i) {
+        const double ratio = std::exp(static_cast<double>(b.logp[i]) - b.logp_old[i]);
+        const double d = static_cast<double>(b.logp_ref[i]) - b.logp[i];
+        const loss_and_slope clip = clipped_answer(b.advantage[row], ratio, low, high);
+        return loss_and_slope{clip.loss + beta * (std::expm1(d) - d), clip.slope - beta * std::expm1(d)};
+    });
+}
+
+/// -clip(r) A logp, the weight a constant (arXiv 2506.13585, eq. 4).
+inline answer cispo_answer(const batch& b, double low, double high, weighing how) {
+    return token_answer(b, how, [&](std::size_t row, std::size_t i) {
+        const double ratio = std::exp(static_cast<double>(b.logp[i]) - b.logp_old[i]);
+        const double slope = -std::clamp(ratio, 1.0 - low, 1.0 + high) * b.advantage[row];
+        return loss_and_slope{slope * b.logp[i], slope};
+    });
+}
+
+/// The clipped surrogate of the sequence's geometric mean ratio (arXiv 2507.18071, eq. 5 and 7), mean over sequences.
+/// Each of its n tokens has 1/n of the derivative, n times over: once for every token's copy of the loss.
+inline answer gspo_answer(const batch& b, double low, double high) {
+    std::vector<double> mean;
+    for (std::int64_t r = 0; r < b.rows; ++r) {
+        double sum = 0;
+        for (std::int64_t t = 0; t < b.width; ++t) {
+            const auto i = static_cast<std::size_t>(r * b.width + t);
+            if (b.mask[i]) sum += static_cast<double>(b.logp[i]) - b.logp_old[i];
+        }
+        mean.push_back(sum / static_cast<double>(active_in_row(b, r)));
+    }
+    return token_answer(b, weighing::sequence_mean, [&](std::size_t row, std::size_t) {
+        return clipped_answer(b.advantage[row], std::exp(mean[row]), low, high);
+    });
 }
 
 /// GAE (arXiv 1506.02438 eq. 16) in which a masked token is stepped over: it neither discounts nor breaks the chain.

@@ -64,14 +64,26 @@ inline std::int64_t repeats_for(const contestant& c, timebase base, double least
     return repeats;
 }
 
+/// With several threads, the last contestant's workers may still be polling for work: they are given time to sleep, and
+/// this one's time to wake.
+inline void settle(const contestant& c) {
+    const timespec pause{0, 3'000'000};
+    nanosleep(&pause, nullptr);
+    c.run();
+}
+
 /// One sample of every contestant per round, in turn: a slow minute of the machine falls on all of them.
 inline std::vector<timing> race(const std::vector<contestant>& field, int rounds, timebase base = timebase::thread,
                                 double least = 2e-3) {
     std::vector<std::int64_t> repeats;
     for (const auto& c : field) repeats.push_back(repeats_for(c, base, least));
     std::vector<std::vector<double>> samples(field.size());
-    for (int r = 0; r < rounds; ++r)
-        for (std::size_t i = 0; i < field.size(); ++i) samples[i].push_back(sample(field[i], repeats[i], base));
+    for (int r = 0; r < rounds; ++r) {
+        for (std::size_t i = 0; i < field.size(); ++i) {
+            if (base == timebase::wall) settle(field[i]);
+            samples[i].push_back(sample(field[i], repeats[i], base));
+        }
+    }
     std::vector<timing> result;
     for (std::size_t i = 0; i < field.size(); ++i) {
         auto& s = samples[i];
