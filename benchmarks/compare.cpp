@@ -54,8 +54,8 @@ void add_loss(field& to, const std::string& name, std::shared_ptr<Exec> exec, co
     const auto gradient = output(b);
     const auto run = [&b, exec, loss, gradient] {
         const auto shape = grpo::padded(b.rows, b.width).where(b.mask);
-        const auto batch = grpo::batch(shape, grpo::logp(b.logp), grpo::logp_old(b.logp_old), grpo::logp_ref(b.logp_ref),
-                                       grpo::advantage(grpo::by_sequence(b.advantage)));
+        const auto batch = grpo::batch(shape, grpo::logp(b.logp), grpo::logp_old(b.logp_old),
+                                       grpo::logp_ref(b.logp_ref), grpo::advantage(grpo::by_sequence(b.advantage)));
         const double n = loss.over.denominator(grpo::count(shape));
         return grpo::evaluate(*exec, loss, batch, n, grpo::d_logp(*gradient)).loss(n);
     };
@@ -68,16 +68,9 @@ void add_loss(field& to, const std::string& name, std::shared_ptr<Exec> exec, co
 }
 
 void add_torch_losses(field& to, const bench::batch& b, const bench::answer& truth) {
-    const peer::policy_inputs in{b.rows,
-                                 b.width,
-                                 b.logp.data(),
-                                 b.logp_old.data(),
-                                 b.logp_ref.data(),
-                                 b.advantage.data(),
-                                 b.mask.data(),
-                                 low,
-                                 high,
-                                 beta};
+    const peer::policy_inputs in{
+        b.rows, b.width, b.logp.data(), b.logp_old.data(), b.logp_ref.data(), b.advantage.data(), b.mask.data(),
+        low,    high,    beta};
     const std::pair<const char*, peer::policy_form> forms[] = {{"torch trl", peer::policy_form::trl},
                                                                {"torch verl", peer::policy_form::verl},
                                                                {"torch lean", peer::policy_form::lean},

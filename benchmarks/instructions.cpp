@@ -1,6 +1,6 @@
 // One loss evaluated several times, for counting instructions: instructions {hand|composed|bare} REPEATS.
 //   hand      the hand-written loop
-//   composed  the same loss composed of terms, with the library's defaults (log-ratios bounded, non-finite tokens counted)
+//   composed  the same loss composed of terms, with the library's defaults: bounded log-ratios, non-finite counted
 //   bare      the same without the bounds
 // Each behind a call that no optimiser sees through, with hyper-parameters that it does not know.
 #include <cstdio>

@@ -40,23 +40,23 @@ void count(State& state, std::int64_t items, std::int64_t bytes_per_item) {
 
 enum class timer { cpu, wall };
 
-/// f(name, executor factory, timer) for every executor at hand.
+/// f(name, timer, executor factory) for every executor at hand.
 template <class F>
 void each_executor(const F& f) {
-    f("serial", [] { return grpo::serial{}; }, timer::cpu);
+    f("serial", timer::cpu, [] { return grpo::serial{}; });
 #if defined(GRPO_MICRO_SIMD)
-    f("simd", [] { return grpo::simd{}; }, timer::cpu);
-    f("simd_threads2", [] { return grpo::threads<grpo::simd>(2); }, timer::wall);
+    f("simd", timer::cpu, [] { return grpo::simd{}; });
+    f("simd_threads2", timer::wall, [] { return grpo::threads<grpo::simd>(2); });
 #else
-    f("threads2", [] { return grpo::threads<grpo::serial>(2); }, timer::wall);
+    f("threads2", timer::wall, [] { return grpo::threads<grpo::serial>(2); });
 #endif
 }
 
-/// run(state, executor) at every size, under the name what/executor/rows/width. Rates are per second of the thread's CPU
-/// time, or of wall time (real_time) with several threads.
+/// run(state, executor) at every size, under the name what/executor/rows/width. Rates are per second of the thread's
+/// CPU time, or of wall time (real_time) with several threads.
 template <class Run>
 void at_every_size(const std::string& what, const Run& run) {
-    each_executor([&](const char* name, auto make, timer which) {
+    each_executor([&](const char* name, timer which, auto make) {
         auto* added = benchmark::RegisterBenchmark((what + "/" + name).c_str(), [run, make](State& state) {
             const auto exec = make();
             run(state, exec);
@@ -74,8 +74,8 @@ void token_loss(const std::string& name, const Loss& loss) {
         const bench::batch b = input(state);
         std::vector<float> gradient = output(b);
         const auto shape = grpo::padded(b.rows, b.width).where(b.mask);
-        const auto batch = grpo::batch(shape, grpo::logp(b.logp), grpo::logp_old(b.logp_old), grpo::logp_ref(b.logp_ref),
-                                       grpo::advantage(grpo::by_sequence(b.advantage)));
+        const auto batch = grpo::batch(shape, grpo::logp(b.logp), grpo::logp_old(b.logp_old),
+                                       grpo::logp_ref(b.logp_ref), grpo::advantage(grpo::by_sequence(b.advantage)));
         const double n = loss.over.denominator(grpo::count(shape));
         for (auto _ : state) {
             benchmark::DoNotOptimize(grpo::evaluate(exec, loss, batch, n, grpo::d_logp(gradient)));

@@ -51,7 +51,8 @@ inline void print(const std::string& title, const std::vector<timing>& rows, con
         for (const std::string& name : against) std::printf("  %20s", speed(rows, row, name).c_str());
         std::printf("\n");
     }
-    if (disturbed(rows)) std::printf("  disturbed: a median is over 1.5 x the quickest; repeat when nothing else runs\n");
+    if (disturbed(rows))
+        std::printf("  disturbed: a median is over 1.5 x the quickest; repeat when nothing else runs\n");
     std::fflush(stdout);
 }
 
