@@ -28,7 +28,7 @@ const auto composed = grpo::clipped{} + 0.04 * grpo::kl{} + 0.01 * grpo::entropy
 TEST_CASE("R1.12 masked positions may hold anything: every term") {
     const arrays<float> a = random_batch::make<float>(lengths, 1, 0.5);
     all_terms::for_each([&](const char* name, const auto& term) {
-        INFO(name);
+        INFO(std::string(name));
         const outcome<float> clean = random_batch::evaluate(grpo::serial{}, term, a, a.shape());
         for (const float poison : random_batch::poisons<float>()) {
             INFO("poison " << poison);

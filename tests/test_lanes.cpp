@@ -35,7 +35,7 @@ const std::vector<int> lengths{3, 0, 17, 1, 8, 29};
 TEST_CASE("every term on a block of lanes has serial's loss and gradients") {
     const arrays<double> a = random_batch::make<double>(lengths, 5);
     all_terms::for_each([&](const char* name, const auto& term) {
-        INFO(name);
+        INFO(std::string(name));
         const outcome<double> serial = random_batch::evaluate(grpo::serial{}, term, a, a.shape());
         const outcome<double> block = random_batch::evaluate(lanes<4>{}, term, a, a.shape());
         CHECK(close(block.loss(), serial.loss(), 1e-12));

@@ -27,7 +27,7 @@ struct reverse {
     static double value(const type& y) { return y.expr->val; }
     static std::vector<double> derivatives(const type& y) {
         std::vector<type>& x = inputs();
-        const auto d = autodiff::derivatives(y, autodiff::wrt(x[0], x[1], x[2], x[3], x[4]));
+        const auto d = autodiff::derivatives(y, autodiff::wrt(x[0], x[1], x[2], x[3], x[4], x[5]));
         return {d.begin(), d.end()};
     }
 };

@@ -41,7 +41,7 @@ TEST_CASE("slopes do not depend on how many there are") {
 
 TEST_CASE("plain double gives the value of the dual") {
     all_terms::for_each([](const char* name, const auto& term) {
-        INFO(name);
+        INFO(std::string(name));
         for (const scalar_check::point& p : scalar_check::points()) {
             using D = grpo::dual<double, 1>;
             const auto plain = scalar_check::evaluate<double>(term, p, [](double v, int) { return v; });

@@ -38,7 +38,7 @@ struct only_logp : dynamic {
 
 TEST_CASE("inputs without derivatives count as constants") {
     all_terms::for_each([](const char* name, const auto& term) {
-        INFO(name);
+        INFO(std::string(name));
         for (const scalar_check::point& p : scalar_check::points()) {
             using S = dynamic::type;
             using D = grpo::dual<double, 1>;

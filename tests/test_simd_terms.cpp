@@ -38,7 +38,7 @@ TEST_CASE("every term on packs has serial's loss and gradients, whatever the len
         const arrays<float> a = random_batch::make<float>(every_length(), 11, active);
         const auto over = grpo::aggregation::token_sum();
         all_terms::for_each([&](const char* name, const auto& term) {
-            INFO(name);
+            INFO(std::string(name));
             const outcome<float> serial = random_batch::evaluate(grpo::serial{}, term, a, a.shape(), over);
             const outcome<float> simd = random_batch::evaluate(grpo::simd{}, term, a, a.shape(), over);
             CHECK(close(simd.loss(), serial.loss()));
@@ -53,7 +53,7 @@ TEST_CASE("every term on packs has serial's loss and gradients, whatever the len
 TEST_CASE("R1.12 masked positions may hold anything: every term on packs") {
     const arrays<float> a = random_batch::make<float>({0, 1, 5, 16, 33}, 12, 0.5);
     all_terms::for_each([&](const char* name, const auto& term) {
-        INFO(name);
+        INFO(std::string(name));
         const outcome<float> clean = random_batch::evaluate(grpo::simd{}, term, a, a.shape());
         for (const float poison : random_batch::poisons<float>()) {
             const arrays<float> b = random_batch::poisoned(a, poison);

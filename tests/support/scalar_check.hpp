@@ -20,7 +20,7 @@
 
 namespace scalar_check {
 
-inline constexpr int inputs = 5;  // logp, entropy, value, sums[0], sums[1]
+inline constexpr int inputs = 6;  // logp, entropy, value, sums[0], sums[1], sums[2]
 
 // One token's numbers, in the order of the differentiable inputs and then the constants.
 struct point {
@@ -39,7 +39,7 @@ inline std::vector<point> points() {
                 n += 1;
                 const double logp = -1.25 - 0.125 * (n % 4);
                 const double critic = 0.5 - 0.25 * (n % 5);
-                out.push_back({{logp, 0.75, critic, 3 * d, advantage * 4}, logp - d, logp - shift, logp - d + shift,
+                out.push_back({{logp, 0.75, critic, 3 * d, 2.5 * d, advantage * 4}, logp - d, logp - shift, logp - d + shift,
                                advantage, n % 3 == 0 ? 0.0 : 0.8, n % 2 == 0 ? 0.0 : 1.0, n % 4 < 2 ? 0.0 : 1.0,
                                critic + shift, 0.125 * (n % 7), 4.0});
             }
@@ -67,8 +67,8 @@ grpo::token<S> constants_of(const point& p) {
 // Results of a term at a point: its value, then its statistics; each followed by its derivatives.
 template <class S>
 struct outputs {
-    static constexpr int most = 3;
-    S y[most] = {S(grpo::constant<S>(0)), S(grpo::constant<S>(0)), S(grpo::constant<S>(0))};
+    static constexpr int most = 4;
+    S y[most] = {S(grpo::constant<S>(0)), S(grpo::constant<S>(0)), S(grpo::constant<S>(0)), S(grpo::constant<S>(0))};
     int count = 1;
 };
 
@@ -78,16 +78,16 @@ outputs<S> evaluate(const Term& term, const point& p, Variable&& variable) {
     t.logp = variable(p.x[0], 0);
     t.entropy = variable(p.x[1], 1);
     t.value = variable(p.x[2], 2);
-    const S sums[] = {variable(p.x[3], 3), variable(p.x[4], 4)};
+    const S sums[] = {variable(p.x[3], 3), variable(p.x[4], 4), variable(p.x[5], 5)};
     t.sums = sums;
     outputs<S> r;
     r.y[0] = term(t);
     constexpr int statistics = grpo::detail::statistics_of<Term>();
-    static_assert(statistics <= outputs<S>::most);
+    static_assert(statistics < outputs<S>::most);
     if constexpr (statistics > 0) {
         S g[statistics];
         grpo::detail::write_statistics(term, t, g);
-        for (int k = 0; k < statistics && k + 1 < outputs<S>::most; ++k) r.y[r.count++] = g[k];
+        for (int k = 0; k < statistics; ++k) r.y[r.count++] = g[k];
     }
     return r;
 }
@@ -125,7 +125,7 @@ std::string compare(const Term& term, const point& p) {
 struct each_term {
     template <class Foreign, class Term>
     static void check(const char* name, const Term& term) {
-        INFO(name);
+        INFO(std::string(name));
         int i = 0;
         for (const point& p : points()) {
             INFO("point " << i++);
