@@ -237,11 +237,11 @@ bool run_sorted(const test_case& c) {
     std::vector<std::int64_t> partner(n);
     grpo::aot_unpaired_match(x.chosen, x.rejected, x.ref_chosen, x.ref_rejected, work, partner);
     pair_data<T> matched = x;
-    grpo::gather(x.rejected, partner, matched.rejected);
-    grpo::gather(x.ref_rejected, partner, matched.ref_rejected);
+    grpo::gather(partner, x.rejected, matched.rejected);
+    grpo::gather(partner, x.ref_rejected, matched.ref_rejected);
     outcome<T> got = evaluate_mean(grpo::cdpo{.beta = beta, .label_smoothing = eps}, matched);
     const std::vector<T> by_partner = got.rejected;
-    grpo::scatter(by_partner, partner, got.rejected);
+    grpo::scatter(partner, by_partner, got.rejected);
     check_outcome(c, got);
     return true;
 }
@@ -619,5 +619,5 @@ TEST_CASE("wrong sizes and hyper-parameters are sentences, before anything is wr
     std::vector<double> three(3);
     CHECK(contains(message_of([&] { grpo::aot_match(logp, logp, logp, logp, work, three); }), "work has 3 entries"));
     const std::vector<std::int64_t> far{0, 1, 3};
-    CHECK(contains(message_of([&] { grpo::gather(logp, far, three); }), "index holds 3, but there are 3"));
+    CHECK(contains(message_of([&] { grpo::gather(far, logp, three); }), "order holds 3, but there are 3"));
 }

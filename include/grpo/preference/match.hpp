@@ -7,39 +7,12 @@
 
 #include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
+#include <grpo/order.hpp>
 #include <grpo/shape.hpp>
 
 namespace grpo::inline v0 {
 
 namespace detail {
-
-// Writes the indices of the n keys in rising order; equal keys by index. Heapsort: in place, O(n log n) at worst.
-template <class Key>
-void sort_indices(std::int64_t* order, std::int64_t n, const Key& key) {
-    const auto before = [&](std::int64_t a, std::int64_t b) {
-        const double x = key(a);
-        const double y = key(b);
-        return x < y || (!(y < x) && a < b);
-    };
-    const auto sift = [&](std::int64_t root, std::int64_t size) {
-        for (std::int64_t child = 2 * root + 1; child < size; child = 2 * root + 1) {
-            if (child + 1 < size && before(order[child], order[child + 1])) ++child;
-            if (!before(order[root], order[child])) return;
-            const std::int64_t down = order[root];
-            order[root] = order[child];
-            order[child] = down;
-            root = child;
-        }
-    };
-    for (std::int64_t i = 0; i < n; ++i) order[i] = i;
-    for (std::int64_t i = n / 2; i-- > 0;) sift(i, n);
-    for (std::int64_t size = n; size-- > 1;) {
-        const std::int64_t greatest = order[0];
-        order[0] = order[size];
-        order[size] = greatest;
-        sift(0, size);
-    }
-}
 
 // Four arrays of the same n, a result of n and a workspace of 2n.
 template <class A, class B, class C, class D, class Out>
@@ -97,39 +70,6 @@ void aot_unpaired_match(const A& chosen, const B& rejected, const C& ref_chosen,
     detail::sort_indices(by_rejected, n,
                          [&](std::int64_t i) { return static_cast<double>(l[i]) - static_cast<double>(rl[i]); });
     for (std::int64_t k = 0; k < n; ++k) partner[by_chosen[k]] = by_rejected[k];
-}
-
-namespace detail {
-template <class X, class Out>
-void check_indexed(const char* function, const X& x, view<const std::int64_t> index, const Out& out) {
-    require(first_of(wrong_size(function, "index", index.size(), x.size(), "entries"),
-                     wrong_size(function, "out", out.size(), x.size(), "entries")));
-    for (std::int64_t i = 0; i < index.size(); ++i) {
-        if (index[i] >= 0 && index[i] < x.size()) continue;
-        raise(complain(function, "index", "holds %lld, but there are %lld entries", static_cast<long long>(index[i]),
-                       static_cast<long long>(x.size())));
-    }
-}
-}  // namespace detail
-
-// out[i] = values[index[i]]; out is not values.
-template <class X, class Out>
-void gather(const X& values, view<const std::int64_t> index, Out&& out) {
-    const view x(values);
-    const view y(out);
-    detail::check_indexed("gather", x, index, y);
-    using T = std::remove_reference_t<decltype(y[0])>;
-    for (std::int64_t i = 0; i < x.size(); ++i) y[i] = static_cast<T>(x[index[i]]);
-}
-
-// out[index[i]] = values[i], the chain rule of gather() by a permutation; out is not values.
-template <class X, class Out>
-void scatter(const X& values, view<const std::int64_t> index, Out&& out) {
-    const view x(values);
-    const view y(out);
-    detail::check_indexed("scatter", x, index, y);
-    using T = std::remove_reference_t<decltype(y[0])>;
-    for (std::int64_t i = 0; i < x.size(); ++i) y[index[i]] = static_cast<T>(x[i]);
 }
 
 }  // namespace grpo::inline v0
