@@ -116,7 +116,7 @@ void opo(const Groups& groups, const Tokens& tokens, const Reward& reward, Advan
 }
 
 // Only the strictly best response scores, by its lead over the second best, divided by the group's deviation + eps
-// (arXiv 2503.19595). A tie for the best gives 0 to all.
+// (arXiv 2503.19595). A tie for the best gives 0 to all. advantage may be the reward's own memory.
 struct pass_at_k_options {
     int ddof = 1;
     double eps = 1e-6;
@@ -140,7 +140,6 @@ void pass_at_k_advantage(const Groups& groups, const Reward& reward, Advantage&&
         double second = -detail::past_all;
         std::int64_t winner = -1;
         for (std::int64_t i = groups.begin(row); i < groups.end(row); ++i) {
-            a[i] = Out(0);
             if (!in(i)) continue;
             const double x = static_cast<double>(r[i]);
             second = best < x ? best : (second < x ? x : second);
@@ -151,6 +150,7 @@ void pass_at_k_advantage(const Groups& groups, const Reward& reward, Advantage&&
         const double scale =
             options.normalise ? detail::normalising_factor(variance, options.eps, eps_placement::outside) : 1.0;
         const bool lone = groups.end(row) - groups.begin(row) == 1 && s.n == 1;
+        for (std::int64_t i = groups.begin(row); i < groups.end(row); ++i) a[i] = Out(0);
         if (s.n > 1) a[winner] = static_cast<Out>((best - second) * scale);
         if (lone && options.singleton == singleton_rule::raw_reward) a[winner] = static_cast<Out>(best);
     }

@@ -80,7 +80,8 @@ struct advantage_rule {
     bool gives_sequences() const { return kind >= estimator::group && kind <= estimator::raw; }
 
     // One advantage per response, without the KL and the whitening that need tokens. `tokens`: a shape over tokens with
-    // a row per response, for opo's lengths. Rewards are cut in `advantage`, which may be the reward's own memory.
+    // a row per response, for opo's lengths. Rewards are cut in `advantage`, which may be the reward's own memory unless
+    // the scale is group_scale::leave_one_out.
     template <class Executor, shape Groups, shape Tokens, class Reward, class Advantage>
     void by_sequence(const Executor& exec, const Groups& groups, const Tokens& tokens, const Reward& reward,
                      Advantage&& advantage) const {
