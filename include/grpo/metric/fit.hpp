@@ -117,7 +117,7 @@ private:
         const bool gone = is_nan(t.logp_rollout) && !is_nonfinite(t.logp_old);
         f.missing += gone ? 1 : 0;
         f.nonfinite += bad && !gone ? 1 : 0;
-        if (!bad) f.of.add(::exp(static_cast<double>(t.logp_old)), ::exp(static_cast<double>(t.logp_rollout)));
+        if (!bad && !gone) f.of.add(::exp(static_cast<double>(t.logp_old)), ::exp(static_cast<double>(t.logp_rollout)));
     }
 };
 
