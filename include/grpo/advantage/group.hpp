@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include <grpo/advantage/normalise.hpp>
 #include <grpo/detail/check.hpp>
@@ -106,20 +107,25 @@ GRPO_HD double exact_sum(std::int64_t begin, std::int64_t end, const F& f) {
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-// The extremes of a range without a mask, four lanes side by side.
+// The extremes of a range without a mask, four lanes side by side. 16-bit storage has no comparison of its own.
 template <class T>
 GRPO_HD void extremes(const T* r, std::int64_t begin, std::int64_t end, double& least, double& greatest) {
+    using C = std::conditional_t<std::is_arithmetic_v<T>, T, float>;
     if (begin == end) return;
-    T low[4] = {r[begin], r[begin], r[begin], r[begin]};
-    T high[4] = {r[begin], r[begin], r[begin], r[begin]};
+    const C one = static_cast<C>(r[begin]);
+    C low[4] = {one, one, one, one};
+    C high[4] = {one, one, one, one};
     std::int64_t i = begin;
     for (; i + 4 <= end; i += 4) {
-        for (int k = 0; k < 4; ++k) low[k] = r[i + k] < low[k] ? r[i + k] : low[k];
-        for (int k = 0; k < 4; ++k) high[k] = r[i + k] > high[k] ? r[i + k] : high[k];
+        C x[4];
+        for (int k = 0; k < 4; ++k) x[k] = static_cast<C>(r[i + k]);
+        for (int k = 0; k < 4; ++k) low[k] = x[k] < low[k] ? x[k] : low[k];
+        for (int k = 0; k < 4; ++k) high[k] = high[k] < x[k] ? x[k] : high[k];
     }
     for (; i < end; ++i) {
-        low[0] = r[i] < low[0] ? r[i] : low[0];
-        high[0] = r[i] > high[0] ? r[i] : high[0];
+        const C x = static_cast<C>(r[i]);
+        low[0] = x < low[0] ? x : low[0];
+        high[0] = high[0] < x ? x : high[0];
     }
     for (int k = 0; k < 4; ++k) {
         least = static_cast<double>(low[k]) < least ? static_cast<double>(low[k]) : least;

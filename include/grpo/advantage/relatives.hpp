@@ -66,7 +66,7 @@ void gpg_advantage(const Groups& groups, const Reward& reward, Advantage&& advan
         for (std::int64_t i = groups.begin(row); i < groups.end(row); ++i) {
             const bool counts = groups.active(cursor<double>{i});
             valid += counts ? 1 : 0;
-            scored += counts && r[i] != 0 ? 1 : 0;
+            scored += counts && static_cast<double>(r[i]) != 0 ? 1 : 0;
         }
     }
     dr_grpo(groups, reward, advantage, options.singleton);

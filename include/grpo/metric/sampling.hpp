@@ -96,14 +96,16 @@ double expected_extreme(const Groups& groups, std::int64_t g, view<const T> rewa
     double sum = 0;
     for (std::int64_t i = groups.begin(g); i < groups.end(g); ++i) {
         if (!groups.active(cursor<double>{i})) continue;
+        const double own = static_cast<double>(reward[i]);
         std::int64_t rank = 1;
         for (std::int64_t j = groups.begin(g); j < groups.end(g); ++j) {
             if (!groups.active(cursor<double>{j})) continue;
-            const bool under = best ? reward[j] < reward[i] : reward[i] < reward[j];
-            const bool over = best ? reward[i] < reward[j] : reward[j] < reward[i];
+            const double other = static_cast<double>(reward[j]);
+            const bool under = best ? other < own : own < other;
+            const bool over = best ? own < other : other < own;
             rank += under || (!over && j < i) ? 1 : 0;
         }
-        sum += static_cast<double>(reward[i]) * chance_of_rank(rank, n, k, how);
+        sum += own * chance_of_rank(rank, n, k, how);
     }
     return sum;
 }
