@@ -18,7 +18,9 @@ const mask_t mask{1, 0, 1, 1, 1, 1, 0};
 const array x{0.5, -1.5, 2.0, -0.25, 1.0, -3.0, 0.75};
 const array y{-1.0, 0.25, -0.5, 2.0, -0.125, 1.5, 3.0};
 
-auto shape() { return grpo::ragged(cu).where(mask); }
+auto shape() {
+    return grpo::ragged(cu).where(mask);
+}
 
 bool same_bits(const array& a, const array& b) {
     return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
@@ -45,16 +47,21 @@ TEST_CASE("R1.41 advantages over the rewards") {
         }
     }
     check("whiten", [](const auto& in, auto& out) { grpo::whiten(shape(), in, out); });
-    check("whiten, the mean added back", [](const auto& in, auto& out) { grpo::whiten(shape(), in, out, {.center = false}); });
+    check("whiten, the mean added back",
+          [](const auto& in, auto& out) { grpo::whiten(shape(), in, out, {.center = false}); });
     check("discounted_returns", [](const auto& in, auto& out) { grpo::discounted_returns(shape(), 0.5, in, out); });
-    check("kl_in_reward", [](const auto& in, auto& out) { grpo::kl_in_reward(shape(), grpo::kl{}, 0.5, in, y, x, out); });
+    check("kl_in_reward",
+          [](const auto& in, auto& out) { grpo::kl_in_reward(shape(), grpo::kl{}, 0.5, in, y, x, out); });
 }
 
 TEST_CASE("R1.41 shaped rewards over the rewards") {
     const std::vector<int> flag{1, 0, 1, 1, 0, 0, 1};
-    check("clip", [](const auto& in, auto& out) { grpo::shape_rewards(in, grpo::reward_clip{.low = -1, .high = 1}, out); });
-    check("rescale", [](const auto& in, auto& out) { grpo::shape_rewards(in, grpo::linear_rescale{.to_high = 4}, out); });
-    check("stop properly", [&](const auto& in, auto& out) { grpo::shape_rewards(in, grpo::stop_properly{0.5}, flag, out); });
+    check("clip",
+          [](const auto& in, auto& out) { grpo::shape_rewards(in, grpo::reward_clip{.low = -1, .high = 1}, out); });
+    check("rescale",
+          [](const auto& in, auto& out) { grpo::shape_rewards(in, grpo::linear_rescale{.to_high = 4}, out); });
+    check("stop properly",
+          [&](const auto& in, auto& out) { grpo::shape_rewards(in, grpo::stop_properly{0.5}, flag, out); });
     check("missing EOS", [&](const auto& in, auto& out) { grpo::shape_rewards(in, grpo::missing_eos{}, flag, out); });
 }
 
@@ -94,15 +101,21 @@ TEST_CASE("R1.41 token weights over either log-probability") {
 TEST_CASE("R1.41 the gradient over the logits") {
     const array six(x.begin(), x.begin() + 6), other(y.begin(), y.begin() + 6), slope{2, -1}, of_entropy{0.5, 3};
     const std::vector<int> target{2, 0};
-    check("d_logits", [&](const auto& in, auto& out) {
-        grpo::d_logits(grpo::serial{}, grpo::logits(in, 2, 3), target, {.temperature = 0.5}, grpo::view(slope),
-                       grpo::view(of_entropy), grpo::view<double>(out));
-    }, six);
-    check("full_kl", [&](const auto& in, auto& out) {
-        array kl(2);
-        grpo::full_kl(grpo::serial{}, grpo::logits(in, 2, 3), grpo::logits(other, 2, 3), {}, grpo::view<double>(kl),
-                      grpo::view<const double>(slope), grpo::view<double>(out));
-    }, six);
+    check(
+        "d_logits",
+        [&](const auto& in, auto& out) {
+            grpo::d_logits(grpo::serial{}, grpo::logits(in, 2, 3), target, {.temperature = 0.5}, grpo::view(slope),
+                           grpo::view(of_entropy), grpo::view<double>(out));
+        },
+        six);
+    check(
+        "full_kl",
+        [&](const auto& in, auto& out) {
+            array kl(2);
+            grpo::full_kl(grpo::serial{}, grpo::logits(in, 2, 3), grpo::logits(other, 2, 3), {}, grpo::view<double>(kl),
+                          grpo::view<const double>(slope), grpo::view<double>(out));
+        },
+        six);
 }
 
 TEST_CASE("R1.41 every recipe's advantages over the rewards") {

@@ -1,6 +1,6 @@
 // One or two numbers per formula, each written out as its paper has it, for a policy, KL, critic or preference term
-// evaluated alone on a dual number: no engine, no batch, no vectors. Quick to compile, so that it is also what most seeded
-// wrong formulas of mutations.json are shown to. d is logp - logp_old, A the advantage.
+// evaluated alone on a dual number: no engine, no batch, no vectors. Quick to compile, so that it is also what most
+// seeded wrong formulas of mutations.json are shown to. d is logp - logp_old, A the advantage.
 #include <cmath>
 
 #include <doctest/doctest.h>
@@ -16,7 +16,9 @@ const double e14 = std::exp(0.25);
 const double e12 = std::exp(0.5);
 const double e54 = std::exp(1.25);
 
-double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+double sigmoid(double x) {
+    return 1 / (1 + std::exp(-x));
+}
 
 void expect(const char* what, double got, double expected) {
     const double allowed = 1e-12 * (std::abs(expected) > 1 ? std::abs(expected) : 1);
@@ -120,7 +122,8 @@ TEST_CASE("sequence ratios: of the mean log-ratio, and where the gradient goes")
     const double down = std::exp(3 * 0.5 - 2 * (e12 - 1));
     check_row("VESPO, A > 0", grpo::vespo{}, token(0.25, 2), 0.5, 2 * up, -2 * up, 0);
     check_row("VESPO, A < 0", grpo::vespo{}, token(0.25, -2), 0.5, -2 * down, 2 * down, 0);
-    expect("the off-policy mask looks at logp_old - logp", grpo::off_policy_mask{1}.statistic(token(0.25, -2)).v, -0.25);
+    expect("the off-policy mask looks at logp_old - logp", grpo::off_policy_mask{1}.statistic(token(0.25, -2)).v,
+           -0.25);
     check_row("off-policy mask, beyond", grpo::off_policy_mask{0.125}, token(0.25, -2), 0.5, 0, 0, 0);
     check_row("off-policy mask, within", grpo::off_policy_mask{0.5}, token(0.25, -2), 0.5, 1, 0, 0);
     check_row("off-policy mask, A >= 0", grpo::off_policy_mask{0.125}, token(0.25, 2), 0.5, 1, 0, 0);

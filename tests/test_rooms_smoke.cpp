@@ -1,6 +1,6 @@
 // A few hand-worked numbers for every room that is not a term: aggregation, engine, logits, advantages, corrections,
-// selection, metrics, shaping, controllers. Short batches of powers of two, so that most results are exact. Quick to compile, so that
-// it is also what seeded wrong formulas of mutations.json are shown to.
+// selection, metrics, shaping, controllers. Short batches of powers of two, so that most results are exact. Quick to
+// compile, so that it is also what seeded wrong formulas of mutations.json are shown to.
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -150,7 +150,8 @@ TEST_CASE("process supervision: a token gets the steps that end at it or later")
     const std::int64_t tokens[] = {0, 3, 5};
     double normalised[3], a[5];
     const grpo::reasoning_steps<double> steps{all(offsets), all(end), all(reward)};
-    grpo::process_supervision(grpo::padded(1, 2), grpo::ragged(all(tokens)), steps, all(normalised), all(a), {.eps = 0});
+    grpo::process_supervision(grpo::padded(1, 2), grpo::ragged(all(tokens)), steps, all(normalised), all(a),
+                              {.eps = 0});
     expect("normalised", normalised, {-1, 1, 0});
     expect("advantages", a, {0, 1, 1, 0, 0});
 }

@@ -1,5 +1,5 @@
-// Rows lie side by side in memory and end anywhere in a pack: a row's last pack holds only its own tokens. Exact numbers,
-// so that one token too many or too few shows. Quick to compile.
+// Rows lie side by side in memory and end anywhere in a pack: a row's last pack holds only its own tokens. Exact
+// numbers, so that one token too many or too few shows. Quick to compile.
 #include <cstdint>
 #include <vector>
 
