@@ -16,7 +16,7 @@ namespace grpo::inline v0 {
 //   constant value(S)        the value without derivatives
 //   S chain(v, slope, x)     an S with value v and derivative slope · dx; slope and v are constants
 //   S select(mask, a, b)     optional: mask ? a : b where a mask is not a bool
-//   exp, expm1, clamp, exp_remainder         optional: better than what math:: composes
+//   exp, exp_inside, expm1, exp_split, exp_split_inside, clamp   optional: better than what math:: composes
 template <class S>
 struct scalar_traits;
 

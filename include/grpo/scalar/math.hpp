@@ -90,6 +90,19 @@ GRPO_HD S exp(const S& x) {
     }
 }
 
+// e^x for |x| <= 80, where nothing overflows and no argument needs a guard.
+template <class S>
+GRPO_HD S exp_inside(const S& x) {
+    if constexpr (detail::differentiable<S>) {
+        const constant_t<S> e = math::exp_inside(value(x));
+        return scalar_traits<S>::chain(e, e, x);
+    } else if constexpr (requires { scalar_traits<S>::exp_inside(x); }) {
+        return scalar_traits<S>::exp_inside(x);
+    } else {
+        return math::exp(x);
+    }
+}
+
 template <class S>
 GRPO_HD S expm1(const S& x) {
     if constexpr (detail::differentiable<S>) {
@@ -132,6 +145,17 @@ template <class S>
 GRPO_HD S exp_remainder(const S& x) {
     const exp_parts<constant_t<S>> parts = math::exp_split(value(x));
     return scalar_traits<S>::chain(parts.remainder, parts.expm1, x);
+}
+
+// The same for |x| <= 80.
+template <class S>
+GRPO_HD S exp_remainder_inside(const S& x) {
+    if constexpr (requires { scalar_traits<constant_t<S>>::exp_split_inside(value(x)); }) {
+        const exp_parts<constant_t<S>> parts = scalar_traits<constant_t<S>>::exp_split_inside(value(x));
+        return scalar_traits<S>::chain(parts.remainder, parts.expm1, x);
+    } else {
+        return math::exp_remainder(x);
+    }
 }
 
 template <class S>

@@ -42,19 +42,19 @@ GRPO_HD bool negation(bool a) { return !a; }
 // Masks of packs; or what a foreign scalar's comparison gives instead of a bool.
 template <class M>
     requires(!std::same_as<M, bool>)
-auto both(const M& a, const M& b) {
+GRPO_HD auto both(const M& a, const M& b) {
     if constexpr (requires { { a & b } -> std::same_as<M>; }) return a & b;
     else return static_cast<bool>(a) && static_cast<bool>(b);
 }
 template <class M>
     requires(!std::same_as<M, bool>)
-auto either(const M& a, const M& b) {
+GRPO_HD auto either(const M& a, const M& b) {
     if constexpr (requires { { a | b } -> std::same_as<M>; }) return a | b;
     else return static_cast<bool>(a) || static_cast<bool>(b);
 }
 template <class M>
     requires(!std::same_as<M, bool>)
-auto negation(const M& a) { return !a; }
+GRPO_HD auto negation(const M& a) { return !a; }
 
 template <class Term>
 consteval int statistics_of() {

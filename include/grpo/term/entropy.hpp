@@ -24,7 +24,7 @@ struct entropy_estimate {
 
     template <class S>
     GRPO_HD S operator()(const token<S>& t) const {
-        return S(-math::exp(bound(S(t.logp - t.logp_rollout))) * t.logp);
+        return S(-bound.exp(S(t.logp - t.logp_rollout)) * t.logp);
     }
     problem validate(const char* function) const { return bound.validate(function); }
 };

@@ -50,7 +50,7 @@ struct kl_penalty {
     template <class S>
     GRPO_HD S operator()(const token<S>& t) const {
         const S r = t.logp - t.logp_ref;
-        const S x = estimate(bound(r));
+        const S x = estimate(r);
         if constexpr (Gradient == kl_gradient::own) {
             return output.if_any(x);
         } else if constexpr (Gradient == kl_gradient::k2) {
@@ -62,7 +62,7 @@ struct kl_penalty {
     template <class S>
     GRPO_HD flags<S> flagged(const token<S>& t) const {
         const S r = t.logp - t.logp_ref;
-        S x = estimate(bound(r));
+        S x = estimate(r);
         if constexpr (weighted) x = x * factor(t, r);
         flags<S> f = detail::no_flags<S>();
         f.clamped = detail::either(bound.exceeded(r), output.exceeded(x));
@@ -74,17 +74,17 @@ struct kl_penalty {
 
 private:
     template <class S>
-    GRPO_HD static S estimate(const S& r) {
-        if constexpr (Value == kl_estimator::k1) return r;
-        if constexpr (Value == kl_estimator::k2) return S(constant<S>(0.5) * math::square(r));
-        if constexpr (Value == kl_estimator::k3) return math::exp_remainder(S(-r));
-        if constexpr (Value == kl_estimator::abs) return math::abs(r);
+    GRPO_HD S estimate(const S& r) const {
+        if constexpr (Value == kl_estimator::k1) return bound(r);
+        if constexpr (Value == kl_estimator::k2) return S(constant<S>(0.5) * math::square(bound(r)));
+        if constexpr (Value == kl_estimator::k3) return bound.exp_remainder(S(-r));
+        if constexpr (Value == kl_estimator::abs) return math::abs(bound(r));
     }
     template <class S>
     GRPO_HD S factor(const token<S>& t, const S& r) const {
         S w = carry<S>(constant<S>(1), t.logp);
-        if constexpr (Gradient == kl_gradient::importance) w = math::exp(ratio(t.log_ratio()));
-        if constexpr (Gradient == kl_gradient::sequence_importance) w = math::exp(ratio(t.sequence_mean()));
+        if constexpr (Gradient == kl_gradient::importance) w = ratio.exp(t.log_ratio());
+        if constexpr (Gradient == kl_gradient::sequence_importance) w = ratio.exp(t.sequence_mean());
         if (bound.gradient == outside::straight_through) return w;
         return math::select<S>(bound.exceeded(r), detach(w), w);
     }

@@ -23,12 +23,12 @@ struct clipped {
 
     template <class S>
     GRPO_HD S operator()(const token<S>& t) const {
-        return detail::clipped_surrogate<S>(t.advantage, bound(t.log_ratio()), low, high);
+        return detail::clipped_surrogate<S>(t.advantage, bound, t.log_ratio(), low, high);
     }
     template <class S>
     GRPO_HD flags<S> flagged(const token<S>& t) const {
         const S d = t.log_ratio();
-        return detail::beyond<S>(t.advantage, math::exp(bound(d)), 1 - low, 1 + high, bound.exceeded(d));
+        return detail::beyond<S>(t.advantage, bound.exp(d), 1 - low, 1 + high, bound.exceeded(d));
     }
     problem validate(const char* function) const {
         return detail::clip_range(function, "clipped.low", low, "clipped.high", high, bound);
@@ -55,7 +55,7 @@ struct dual_clip {
     template <class S>
     GRPO_HD flags<S> flagged(const token<S>& t) const {
         flags<S> f = clipped{low, high, bound}.flagged(t);
-        const S ratio = math::exp(bound(t.log_ratio()));
+        const S ratio = bound.exp(t.log_ratio());
         f.high = detail::either(f.high, detail::both(t.advantage < constant<S>(0), S(constant<S>(c)) < ratio));
         return f;
     }
@@ -78,7 +78,7 @@ struct two_sided_clip {
 
     template <class S>
     GRPO_HD S operator()(const token<S>& t) const {
-        const S ratio = math::exp(bound(t.log_ratio()));
+        const S ratio = bound.exp(t.log_ratio());
         const S capped = math::min(ratio, S(constant<S>(delta)));
         const S kept = math::clamp(ratio, constant<S>(1 - low), constant<S>(1 + high));
         return math::max(S(-t.advantage * capped), S(-t.advantage * kept));
@@ -129,7 +129,7 @@ struct kl_cov {
     template <class S>
     GRPO_HD S operator()(const token<S>& t) const {
         const S d = t.log_ratio();
-        const S plain = -t.advantage * math::exp(bound(d));
+        const S plain = -t.advantage * bound.exp(d);
         const S penalised = plain + constant<S>(coef) * math::abs(d);
         return math::select<S>(constant<S>(0) < t.keep, penalised, plain);
     }

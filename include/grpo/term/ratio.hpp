@@ -38,6 +38,17 @@ struct safety_bound {
         if (gradient == outside::zero) return clamped;
         return carry<S>(value(clamped), x);
     }
+    // e^x and e^x - 1 - x with x clamped. Where nothing needs the clamp, and that is nearly always, it costs one comparison.
+    template <class S>
+    GRPO_HD S exp(const S& x) const {
+        if (needs_care(x)) [[unlikely]] return math::exp((*this)(x));
+        return math::exp_inside(x);
+    }
+    template <class S>
+    GRPO_HD S exp_remainder(const S& x) const {
+        if (needs_care(x)) [[unlikely]] return math::exp_remainder((*this)(x));
+        return math::exp_remainder_inside(x);
+    }
     // The same for a bound that is usually absent: tested first, so that it then costs nothing.
     template <class S>
     GRPO_HD S if_any(const S& x) const {
@@ -49,6 +60,21 @@ struct safety_bound {
         return constant<S>(bound) < math::abs(value(x));
     }
     problem validate(const char* function) const { return detail::below(function, "safety_bound.bound", bound, 0.0); }
+
+private:
+    static constexpr double inside = 80.0;  // see math::exp_inside
+
+    // Whether any lane is beyond the bound, or so far out that an exponential needs its guards.
+    template <class S>
+    GRPO_HD bool needs_care(const S& x) const {
+        using detail::any;
+        const auto far = constant<S>(bound < inside ? bound : inside) < math::abs(value(x));
+        if constexpr (requires { any(far); }) {
+            return any(far);
+        } else {
+            return true;
+        }
+    }
 };
 
 namespace math {
@@ -57,15 +83,19 @@ inline constexpr double unbounded = safety_bound::unbounded;
 
 namespace detail {
 
-// max(-A ρ, -A clip(ρ, 1 - low, 1 + high)) with ρ = e^log_ratio; a tie takes the unclipped side. The interval comes before
-// the exponential: a compiler moves constants out of a loop only if no call precedes them.
+// max(-A ρ, -A clip(ρ, 1 - low, 1 + high)) with ρ = e^log_ratio; a tie takes the unclipped side. Since only the bound that
+// A pushes towards can win, this is -A ρ with ρ held at 1 + high where A > 0, and at 1 - low where not. The bounds come
+// before the exponential: a compiler moves constants out of a loop only if no call precedes them.
 template <class S>
-GRPO_HD S clipped_surrogate(const constant_t<S>& advantage, const S& log_ratio, double low, double high) {
-    const constant_t<S> least = constant<S>(1 - low);
-    const constant_t<S> most = constant<S>(1 + high);
-    const S ratio = math::exp(log_ratio);
-    const S kept = math::clamp(ratio, least, most);
-    return math::max(S(-advantage * ratio), S(-advantage * kept));
+GRPO_HD S clipped_surrogate(const constant_t<S>& advantage, const safety_bound& bound, const S& log_ratio, double low,
+                            double high) {
+    using C = constant_t<S>;
+    const mask_t<C> gain = constant<S>(0) < advantage;
+    const C limit = math::select<C>(gain, constant<S>(1 + high), constant<S>(1 - low));
+    const S ratio = bound.exp(log_ratio);
+    const C rho = value(ratio);
+    const mask_t<C> beyond = either(both(gain, limit < rho), both(negation(gain), rho < limit));
+    return S(-advantage * math::select<S>(beyond, S(limit), ratio));
 }
 
 // A < 0 and x < low; A > 0 and high < x.

@@ -26,12 +26,12 @@ struct gspo {
     GRPO_HD S statistic(const token<S>& t) const { return t.log_ratio(); }
     template <class S>
     GRPO_HD S operator()(const token<S>& t) const {
-        return detail::clipped_surrogate<S>(t.advantage, bound(t.sequence_mean()), low, high);
+        return detail::clipped_surrogate<S>(t.advantage, bound, t.sequence_mean(), low, high);
     }
     template <class S>
     GRPO_HD flags<S> flagged(const token<S>& t) const {
         const S mean = t.sequence_mean();
-        return detail::beyond<S>(t.advantage, math::exp(bound(mean)), 1 - low, 1 + high, bound.exceeded(mean));
+        return detail::beyond<S>(t.advantage, bound.exp(mean), 1 - low, 1 + high, bound.exceeded(mean));
     }
     problem validate(const char* function) const {
         return detail::clip_range(function, "gspo.low", low, "gspo.high", high, bound);
@@ -55,7 +55,7 @@ struct gspo_token {
     template <class S>
     GRPO_HD S operator()(const token<S>& t) const {
         const S d = carry<S>(value(t.sequence_mean()), t.logp);
-        return detail::clipped_surrogate<S>(t.advantage, bound(d), low, high);
+        return detail::clipped_surrogate<S>(t.advantage, bound, d, low, high);
     }
     template <class S>
     GRPO_HD flags<S> flagged(const token<S>& t) const {

@@ -49,7 +49,7 @@ struct cispo {
     template <class S>
     GRPO_HD flags<S> flagged(const token<S>& t) const {
         const S d = t.log_ratio();
-        const S ratio = math::exp(bound(d));
+        const S ratio = bound.exp(d);
         return {ratio < S(constant<S>(1 - low)), S(constant<S>(1 + high)) < ratio, bound.exceeded(d)};
     }
     problem validate(const char* function) const {
@@ -73,7 +73,7 @@ struct cispo_upper {
     GRPO_HD flags<S> flagged(const token<S>& t) const {
         const S d = t.log_ratio();
         flags<S> f = detail::no_flags<S>();
-        f.high = S(constant<S>(cap)) < math::exp(bound(d));
+        f.high = S(constant<S>(cap)) < bound.exp(d);
         f.clamped = bound.exceeded(d);
         return f;
     }

@@ -44,6 +44,7 @@ GRPO_HD xsimd::batch<T, A> shift_lanes(const xsimd::batch<T, A>& x) {
 template <class A>
 struct float_exp {
     using pack = xsimd::batch<float, A>;
+    using ints = xsimd::batch<std::int32_t, A>;
     pack n;
     pack tail;  // q - r
     pack q;
@@ -55,30 +56,36 @@ struct float_exp {
         q = tail + r;
     }
 
-    // x · 2^n for |n| <= 254.
+    // x · 2^n; 0 or infinite long before |n| = 254.
     GRPO_HD static pack scale(const pack& x, const pack& n) {
 #if defined(__AVX512F__)
         if constexpr (pack::size == 16) return _mm512_scalef_ps(x, n);
 #endif
-        using ints = xsimd::batch<std::int32_t, A>;
         const ints whole = xsimd::to_int(n);
         const ints half = whole >> 1;
-        const ints rest = whole - half;
-        const pack a = xsimd::bitwise_cast<pack>((half + ints(127)) << 23);
-        const pack b = xsimd::bitwise_cast<pack>((rest + ints(127)) << 23);
-        return x * a * b;
+        return x * power(half) * power(whole - half);
+    }
+    // 2^n for |n| <= 126.
+    GRPO_HD static pack power(const pack& n) {
+#if defined(__AVX512F__)
+        if constexpr (pack::size == 16) return _mm512_scalef_ps(pack(1.0f), n);
+#endif
+        return power(xsimd::to_int(n));
     }
 
     // Where the result still changes: e^89 is +inf, e^-110 is 0. NaN stays NaN.
-    static pack inside(const pack& x) { return xsimd::max(pack(-110.0f), xsimd::min(pack(89.0f), x)); }
+    GRPO_HD static pack guarded(const pack& x) { return xsimd::max(pack(-110.0f), xsimd::min(pack(89.0f), x)); }
 
     // e^x - 1 = 2 (2^(n-1) (1 + q) - 1/2): halved, so that 2^n of n = 128 does not overflow before a negative q takes from
     // it.
-    pack minus_one() const {
+    GRPO_HD pack minus_one() const {
         const pack half = scale(pack(0.5f), n);
         const pack y = xsimd::fma(half, q, pack(half - pack(0.5f)));
         return y + y;
     }
+
+private:
+    GRPO_HD static pack power(const ints& n) { return xsimd::bitwise_cast<pack>((n + ints(127)) << 23); }
 };
 
 }  // namespace detail
@@ -104,15 +111,24 @@ struct scalar_traits<xsimd::batch<T, A>> {
     // Within 1.5 units in the last place in float.
     GRPO_HD static pack exp(const pack& x) {
         if constexpr (std::is_same_v<T, float>) {
-            const detail::float_exp<A> e(detail::float_exp<A>::inside(x));
+            const detail::float_exp<A> e(detail::float_exp<A>::guarded(x));
             return detail::float_exp<A>::scale(pack(1.0f) + e.q, e.n);
+        } else {
+            return xsimd::exp(x);
+        }
+    }
+    GRPO_HD static pack exp_inside(const pack& x) {
+        if constexpr (std::is_same_v<T, float>) {
+            const detail::float_exp<A> e(x);
+            const pack s = detail::float_exp<A>::power(e.n);
+            return xsimd::fma(s, e.q, s);
         } else {
             return xsimd::exp(x);
         }
     }
     GRPO_HD static pack expm1(const pack& x) {
         if constexpr (std::is_same_v<T, float>) {
-            return detail::float_exp<A>(detail::float_exp<A>::inside(x)).minus_one();
+            return detail::float_exp<A>(detail::float_exp<A>::guarded(x)).minus_one();
         } else {
             return xsimd::expm1(x);
         }
@@ -121,9 +137,17 @@ struct scalar_traits<xsimd::batch<T, A>> {
     // e^x - 1 - x from the same reduction: where n = 0 it is the polynomial itself, so nothing cancels.
     GRPO_HD static math::exp_parts<pack> exp_split(const pack& x) {
         if constexpr (std::is_same_v<T, float>) {
-            const detail::float_exp<A> e(detail::float_exp<A>::inside(x));
-            const pack em = e.minus_one();
-            return {xsimd::select(e.n == pack(0.0f), e.tail, pack(em - x)), em};
+            const detail::float_exp<A> e(detail::float_exp<A>::guarded(x));
+            return parts(e, e.minus_one(), x);
+        } else {
+            return lane_by_lane(x);
+        }
+    }
+    GRPO_HD static math::exp_parts<pack> exp_split_inside(const pack& x) {
+        if constexpr (std::is_same_v<T, float>) {
+            const detail::float_exp<A> e(x);
+            const pack s = detail::float_exp<A>::power(e.n);
+            return parts(e, xsimd::fma(s, e.q, pack(s - pack(1.0f))), x);
         } else {
             return lane_by_lane(x);
         }
@@ -231,6 +255,9 @@ struct scalar_traits<xsimd::batch<T, A>> {
     }
 
 private:
+    GRPO_HD static math::exp_parts<pack> parts(const detail::float_exp<A>& e, const pack& expm1, const pack& x) {
+        return {xsimd::select(e.n == pack(0.0f), e.tail, pack(expm1 - x)), expm1};
+    }
     // Kept out of the loops it is called from: only non-finite tokens come here.
     [[gnu::noinline, gnu::cold]] static int first_of_flags(const mask& m) {
         bool set[pack::size];
