@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <random>
 #include <numeric>
 #include <set>
 #include <string>
@@ -615,4 +617,26 @@ TEST_CASE("R1.34 clipping, PF-PPO and GDPO refuse what makes no sense") {
     CHECK_THROWS_AS(grpo::gdpo(grpo::padded(1, 2), grpo::gdpo_inputs<double>{.reward = a, .weight = weight}, w, w),
                     grpo::error);
     CHECK_THROWS_AS(grpo::gpg_advantage(grpo::padded(1, 2), a, w, {.norm = 0}), grpo::error);
+}
+
+TEST_CASE("groups of equal size, taken eight at a time, have the bits of the same groups taken one by one") {
+    std::mt19937 rng(3);
+    std::normal_distribution<float> normal(0.5f, 2.0f);
+    for (const std::int64_t size : {1, 2, 3, 8, 63, 64, 65}) {
+        for (const std::int64_t count : {7, 8, 9, 16}) {
+            std::vector<float> reward;
+            std::vector<std::int64_t> offsets{0};
+            for (std::int64_t g = 0; g < count; ++g) {
+                for (std::int64_t k = 0; k < size; ++k) reward.push_back(g == 3 ? 0.1f : normal(rng));
+                offsets.push_back(offsets.back() + size);
+            }
+            for (const auto& options : {grpo::group_options{}, grpo::group_options{.ddof = 0, .eps = 0.0},
+                                        grpo::group_options{.baseline = grpo::group_baseline::leave_one_out}}) {
+                std::vector<float> together(reward.size(), 9.0f), alone(reward.size(), 9.0f);
+                grpo::group_normalised(grpo::padded(count, size), reward, together, options);
+                grpo::group_normalised(grpo::ragged(offsets), reward, alone, options);
+                CHECK(std::memcmp(together.data(), alone.data(), reward.size() * sizeof(float)) == 0);
+            }
+        }
+    }
 }

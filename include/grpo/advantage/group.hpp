@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include <grpo/advantage/normalise.hpp>
+#include <grpo/advantage/side_by_side.hpp>
 #include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
 #include <grpo/exec/serial.hpp>
@@ -222,11 +223,12 @@ struct group_rows {
         const members<Groups> in{groups};
         const std::int64_t first = at * block;
         const int count = static_cast<int>(groups.rows() - first < block ? groups.rows() - first : block);
+        if (count == block && together(first)) return;
         spread s[block];
+        double factors[block];
         for (int k = 0; k < count; ++k) find_extent(s[k], in, reward, first + k, first + k + 1);
         for (int k = 0; k < count; ++k) find_mean(s[k], in, reward, first + k, first + k + 1);
         for (int k = 0; k < count; ++k) find_m2(s[k], in, reward, first + k, first + k + 1);
-        double factors[block];
         for (int k = 0; k < count; ++k) factors[k] = factor_of(s[k]);
         if (options.scale == group_scale::leave_one_out) {
             for (int k = 0; k < count; ++k) write_left_out(in, s[k], first + k);
@@ -237,6 +239,23 @@ struct group_rows {
     }
 
 private:
+    // A whole block of groups of equal size without a mask and without a report; false, with nothing done, for any other.
+    GRPO_HD bool together(std::int64_t first) const {
+        if constexpr (std::same_as<Groups, padded>) {
+            const std::int64_t n = groups.width;
+            if (n < 2 || n > eight_groups::largest || report != nullptr) return false;
+            if (options.scale == group_scale::leave_one_out) return false;
+            eight_groups all;
+            all.load(reward + groups.begin(first), n, groups.stride);
+            all.measure(n);
+            double factors[block];
+            for (int k = 0; k < block; ++k) factors[k] = factor_of({n, 0.0, 0.0, 0.0, all.m2[k]});
+            all.write(advantage + groups.begin(first), n, groups.stride, factors);
+            return true;
+        } else {
+            return false;
+        }
+    }
     GRPO_HD double factor(double variance) const {
         if (options.scale == group_scale::none) return 1.0;
         return normalising_factor(variance, options.eps, options.placement);
