@@ -142,7 +142,7 @@ public:
 private:
     // Small enough to balance rows of unequal length, large enough not to fight over the counter.
     std::int64_t pieces(std::int64_t rows) const {
-        const std::int64_t n = rows / (std::int64_t{8} * size());
+        const std::int64_t n = rows / (std::int64_t{32} * size());
         return n < 1 ? 1 : n;
     }
 

@@ -6,7 +6,16 @@
 #include <cstdint>
 #include <type_traits>
 
+// GCC 12 warns about its own AVX-512 intrinsics, which start from an undefined register on purpose.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <xsimd/xsimd.hpp>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 #include <grpo/detail/config.hpp>
 #include <grpo/scalar.hpp>
@@ -159,6 +168,10 @@ struct scalar_traits<xsimd::batch<T, A>> {
             total = _mm512_mask_add_ps(total, m, total, x);
             return;
         }
+        if constexpr (pack::size == 8 && sizeof(T) == 8) {
+            total = _mm512_mask_add_pd(total, m, total, x);
+            return;
+        }
 #endif
         total = total + xsimd::select(m, x, pack(T(0)));
     }
@@ -200,6 +213,15 @@ struct scalar_traits<xsimd::batch<T, A>> {
         if constexpr (std::is_same_v<U, T>) {
             if (count == lanes) return pack::load_unaligned(p);
         }
+#if defined(__AVX512F__)
+        if constexpr (std::is_same_v<U, float> && std::is_same_v<T, double> && pack::size == 8) {
+            if (count == lanes) return pack(_mm512_cvtps_pd(_mm256_loadu_ps(p)));
+        }
+#elif defined(__AVX__)
+        if constexpr (std::is_same_v<U, float> && std::is_same_v<T, double> && pack::size == 4) {
+            if (count == lanes) return pack(_mm256_cvtps_pd(_mm_loadu_ps(p)));
+        }
+#endif
         alignas(64) T buffer[pack::size] = {};
         for (int k = 0; k < count; ++k) buffer[k] = static_cast<T>(p[k]);
         return pack::load_aligned(buffer);
@@ -209,6 +231,15 @@ struct scalar_traits<xsimd::batch<T, A>> {
         if constexpr (std::is_same_v<U, T>) {
             if (count == lanes) return x.store_unaligned(p);
         }
+#if defined(__AVX512F__)
+        if constexpr (std::is_same_v<U, float> && std::is_same_v<T, double> && pack::size == 8) {
+            if (count == lanes) return _mm256_storeu_ps(p, _mm512_cvtpd_ps(x));
+        }
+#elif defined(__AVX__)
+        if constexpr (std::is_same_v<U, float> && std::is_same_v<T, double> && pack::size == 4) {
+            if (count == lanes) return _mm_storeu_ps(p, _mm256_cvtpd_ps(x));
+        }
+#endif
         alignas(64) T buffer[pack::size];
         x.store_aligned(buffer);
         for (int k = 0; k < count; ++k) p[k] = static_cast<U>(buffer[k]);
@@ -221,6 +252,12 @@ struct scalar_traits<xsimd::batch<T, A>> {
             if (count == lanes) {
                 const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
                 return mask(_mm_test_epi8_mask(bytes, bytes));
+            }
+        }
+        if constexpr (sizeof(M) == 1 && pack::size == 8 && sizeof(T) == 8) {
+            if (count == lanes) {
+                const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+                return mask(static_cast<__mmask8>(_mm_test_epi8_mask(bytes, bytes)));
             }
         }
 #elif defined(__AVX2__)
