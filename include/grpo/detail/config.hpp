@@ -15,10 +15,5 @@
 #define GRPO_HD inline
 #endif
 
-// Define GRPO_CHECKED to 1 to add the O(n) checks (offsets monotone, rewards finite) to every entry point.
-#ifndef GRPO_CHECKED
-#define GRPO_CHECKED 0
-#endif
-
 // The inline namespace changes only when the layout of a public type does: mixing versions is then a link error.
 namespace grpo::inline v0 {}
