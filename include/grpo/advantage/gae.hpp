@@ -104,10 +104,29 @@ struct gae_rows {
                 at.store(self.returns, math::select<V>(use, V(a + at.load(self.x.value.data())), zero));
             }
         };
-        team.template scan<V>(begin, end, value_of, element, write);
+        if (plain()) {
+            const V gamma(constant<V>(options.gamma));
+            const auto delta = [&](cursor<V> k, const V& next) { return self.delta(place(k), gamma, next); };
+            scan_uniform<V>(team, begin, end, V(gamma * lambda), value_of, delta, write);
+        } else {
+            team.template scan<V>(begin, end, value_of, element, write);
+        }
     }
 
 private:
+    // Whether every token has the same γλ: nothing is masked, and no episode ends within a row.
+    GRPO_HD bool plain() const {
+        if constexpr (requires { layout.mask; }) {
+            return false;
+        } else {
+            return x.terminated.data() == nullptr && x.truncated.data() == nullptr && x.discount.data() == nullptr &&
+                   x.lambda_token.data() == nullptr;
+        }
+    }
+    template <class V>
+    GRPO_HD V delta(cursor<V> at, const V& gamma, const V& after) const {
+        return at.load(x.reward.data()) + gamma * after - at.load(x.value.data());
+    }
     GRPO_HD double lambda_of(std::int64_t row) const {
         if (alpha > 0) return length_adaptive_lambda(alpha, active_tokens(layout, row));
         if (x.lambda_sequence.data() != nullptr) return static_cast<double>(x.lambda_sequence[row]);
@@ -130,8 +149,7 @@ private:
             after = math::select<V>(over, zero, after);
             tail = math::select<V>(over, zero, tail);
         }
-        const V delta = at.load(x.reward.data()) + gamma * after - at.load(x.value.data());
-        return step_or_hole<V>(layout.active(at), tail, delta);
+        return step_or_hole<V>(layout.active(at), tail, delta(at, gamma, after));
     }
 };
 

@@ -89,6 +89,17 @@ struct serial_team {
 
 namespace detail {
 
+// A scan whose elements all have one scale, x = f(cursor, next) + scale·x: teams that gain from knowing it have a verb.
+template <class V, class Team, class X, class F, class G>
+GRPO_HD void scan_uniform(Team& team, std::int64_t begin, std::int64_t end, const V& scale, X&& x, F&& f, G&& g) {
+    if constexpr (requires { team.template scan_uniform<V>(begin, end, scale, x, f, g); }) {
+        team.template scan_uniform<V>(begin, end, scale, x, f, g);
+    } else {
+        team.template scan<V>(
+            begin, end, x, [&](cursor<V> at, const V& next) { return affine<V>{scale, f(at, next)}; }, g);
+    }
+}
+
 // An executor that walks the rows in order with one team.
 template <class Team>
 struct row_by_row {

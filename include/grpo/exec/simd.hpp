@@ -53,6 +53,17 @@ GRPO_HD void compose_later(affine<V>& m) {
     }
 }
 
+// The same where every scale is one number, and `power` that number to the power of Shift.
+template <int Shift, class V>
+GRPO_HD void add_later(V& offset, const V& power) {
+    if constexpr (Shift < scalar_traits<V>::lanes) {
+        const mask_t<V> inside = scalar_traits<V>::first(scalar_traits<V>::lanes - Shift);
+        const V later = math::select<V>(inside, shift_lanes<Shift>(offset), V(constant<V>(0)));
+        offset = detail::fma(power, later, offset);
+        add_later<2 * Shift>(offset, V(power * power));
+    }
+}
+
 template <class V>
 GRPO_HD element_t<V> lane(const V& x, int k) {
     return x.get(static_cast<std::size_t>(k));
@@ -130,7 +141,7 @@ struct simd_team {
     template <class V, class F, class G>
     GRPO_HD void scan(std::int64_t begin, std::int64_t end, F&& f, G&& g) const {
         V carry(constant<V>(0));
-        backwards<V>(begin, end, [&](cursor<V> at) { step(at, f(at), carry, g); });
+        backwards<V>(begin, end, [&](cursor<V> at) __attribute__((always_inline)) { step(at, f(at), carry, g); });
     }
 
     // See serial_team::scan: f also receives the nearest kept value at a later position.
@@ -138,10 +149,29 @@ struct simd_team {
     GRPO_HD void scan(std::int64_t begin, std::int64_t end, X&& x, F&& f, G&& g) const {
         V carry(constant<V>(0));
         V latest(constant<V>(0));
-        backwards<V>(begin, end, [&](cursor<V> at) {
+        backwards<V>(begin, end, [&](cursor<V> at) __attribute__((always_inline)) {
             const kept_value<V> here = x(at);
             const V next = following(at, here, latest);
             step(at, f(at, next), carry, g);
+        });
+    }
+
+    // One scale: its powers are known before the row, so that only the offsets move from lane to lane.
+    template <class V, class X, class F, class G>
+    GRPO_HD void scan_uniform(std::int64_t begin, std::int64_t end, const V& scale, X&& x, F&& f, G&& g) const {
+        affine<V> whole{scale, V(constant<V>(0))};
+        detail::compose_later<1>(whole);  // lane k: scale to the power of the lanes from k on
+        V carry(constant<V>(0));
+        V latest(constant<V>(0));
+        backwards<V>(begin, end, [&](cursor<V> at) __attribute__((always_inline)) {
+            const kept_value<V> here = x(at);
+            const V next = following(at, here, latest);
+            V offset = f(at, next);
+            if (at.count < scalar_traits<V>::lanes) return step(at, affine<V>{scale, offset}, carry, g);
+            detail::add_later<1>(offset, scale);
+            const V y = offset + whole.scale * carry;
+            g(at, y);
+            carry = detail::broadcast_first(y);
         });
     }
 
@@ -163,7 +193,7 @@ private:
         detail::compose_later<1>(m);
         const V x = m(carry);
         g(at, x);
-        carry = V(detail::lane(x, 0));
+        carry = detail::broadcast_first(x);
     }
 
     // Lane k gets the value of the first kept lane after it, or `latest`; then latest becomes the first kept lane's.
@@ -172,7 +202,7 @@ private:
         constexpr int lanes = scalar_traits<V>::lanes;
         if (all(here.kept) && at.count == lanes) {
             const V next = math::select<V>(scalar_traits<V>::first(lanes - 1), detail::shift_lanes<1>(here.value), latest);
-            latest = V(detail::lane(here.value, 0));
+            latest = detail::broadcast_first(here.value);
             return next;
         }
         alignas(64) element_t<V> values[lanes];

@@ -33,6 +33,10 @@ struct later_lane {
     }
 };
 
+struct first_lane_only {
+    static constexpr std::size_t get(std::size_t, std::size_t) { return 0; }
+};
+
 template <class T>
 using lane_index_t = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
 
@@ -46,6 +50,17 @@ GRPO_HD xsimd::batch<T, A> shift_lanes(const xsimd::batch<T, A>& x) {
         alignas(64) T lanes[2 * xsimd::batch<T, A>::size] = {};
         x.store_aligned(lanes);
         return xsimd::batch<T, A>::load_unaligned(lanes + Shift);
+    }
+}
+
+// Every lane becomes lane 0, without a way through memory: a scan waits for it between packs.
+template <class T, class A>
+GRPO_HD xsimd::batch<T, A> broadcast_first(const xsimd::batch<T, A>& x) {
+    using index = xsimd::batch<lane_index_t<T>, A>;
+    if constexpr (requires { xsimd::make_batch_constant<index, first_lane_only>(); }) {
+        return xsimd::swizzle(x, xsimd::make_batch_constant<index, first_lane_only>());
+    } else {
+        return xsimd::batch<T, A>(x.get(0));
     }
 }
 
