@@ -125,6 +125,11 @@ struct exp_parts {
 
     GRPO_HD exp_parts(const S& r, const S& e) : remainder(r), expm1(e) {}
     GRPO_HD exp_parts(const exp_parts& other) : remainder(other.remainder), expm1(other.expm1) {}  // see dual
+    GRPO_HD exp_parts& operator=(const exp_parts& other) {
+        remainder = other.remainder;
+        expm1 = other.expm1;
+        return *this;
+    }
 };
 template <class S>
 GRPO_HD exp_parts<S> exp_split(const S& x) {
@@ -147,14 +152,13 @@ GRPO_HD S exp_remainder(const S& x) {
     return scalar_traits<S>::chain(parts.remainder, parts.expm1, x);
 }
 
-// The same for |x| <= 80.
+// exp_split for |x| <= 80.
 template <class S>
-GRPO_HD S exp_remainder_inside(const S& x) {
-    if constexpr (requires { scalar_traits<constant_t<S>>::exp_split_inside(value(x)); }) {
-        const exp_parts<constant_t<S>> parts = scalar_traits<constant_t<S>>::exp_split_inside(value(x));
-        return scalar_traits<S>::chain(parts.remainder, parts.expm1, x);
+GRPO_HD exp_parts<S> exp_split_inside(const S& x) {
+    if constexpr (requires { scalar_traits<S>::exp_split_inside(x); }) {
+        return scalar_traits<S>::exp_split_inside(x);
     } else {
-        return math::exp_remainder(x);
+        return math::exp_split(x);
     }
 }
 

@@ -39,15 +39,29 @@ struct safety_bound {
         return carry<S>(value(clamped), x);
     }
     // e^x and e^x - 1 - x with x clamped. Where nothing needs the clamp, and that is nearly always, it costs one comparison.
+    // Values and slopes are chosen as plain numbers, which stay in registers where a whole S would not.
     template <class S>
     GRPO_HD S exp(const S& x) const {
-        if (needs_care(x)) [[unlikely]] return math::exp((*this)(x));
-        return math::exp_inside(x);
+        using C = constant_t<S>;
+        const C v = value(x);
+        C e = math::exp_inside(v);
+        C slope = e;
+        if (needs_care(v)) [[unlikely]] {
+            e = math::exp((*this)(v));
+            slope = gated(v, e);
+        }
+        return scalar_traits<S>::chain(e, slope, x);
     }
     template <class S>
     GRPO_HD S exp_remainder(const S& x) const {
-        if (needs_care(x)) [[unlikely]] return math::exp_remainder((*this)(x));
-        return math::exp_remainder_inside(x);
+        using C = constant_t<S>;
+        const C v = value(x);
+        math::exp_parts<C> parts = math::exp_split_inside(v);
+        if (needs_care(v)) [[unlikely]] {
+            parts = math::exp_split((*this)(v));
+            parts.expm1 = gated(v, parts.expm1);
+        }
+        return scalar_traits<S>::chain(parts.remainder, parts.expm1, x);
     }
     // The same for a bound that is usually absent: tested first, so that it then costs nothing.
     template <class S>
@@ -64,6 +78,12 @@ struct safety_bound {
 private:
     static constexpr double inside = 80.0;  // see math::exp_inside
 
+    // The slope, but 0 where x is beyond the bound and the rule says so.
+    template <class C>
+    GRPO_HD C gated(const C& x, const C& slope) const {
+        if (gradient == outside::straight_through) return slope;
+        return math::select<C>(exceeded(x), C(constant<C>(0)), slope);
+    }
     // Whether any lane is beyond the bound, or so far out that an exponential needs its guards.
     template <class S>
     GRPO_HD bool needs_care(const S& x) const {
