@@ -86,6 +86,11 @@ inline problem below(const char* function, const char* argument, double got, dou
     return complain(function, argument, "is %g, but must be at least %g", got, least);
 }
 
+inline problem not_above(const char* function, const char* argument, double got, double least) {
+    if (got > least) return {};
+    return complain(function, argument, "is %g, but must be above %g", got, least);
+}
+
 // The first problem of several, in the order given.
 inline problem first_of(const problem& p) { return p; }
 

@@ -178,10 +178,6 @@ struct input_sentences<pair<float>> {
 inline constexpr unsigned responses = input::chosen::bit | input::rejected::bit;
 inline constexpr unsigned both_policies = responses | input::ref_chosen::bit | input::ref_rejected::bit;
 
-inline problem require_above(const char* function, const char* argument, double got, double bound) {
-    if (got > bound) return {};
-    return complain(function, argument, "is %g, but must be above %g", got, bound);
-}
 // ε of label smoothing: in [0, limit).
 inline problem validate_smoothing(const char* function, const char* argument, double got, double limit) {
     if (got >= 0 && got < limit) return {};

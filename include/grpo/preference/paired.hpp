@@ -23,7 +23,7 @@ struct dpo {
     GRPO_HD S operator()(const pair<S>& t) const {
         return S(-math::log_sigmoid(S(constant<S>(beta) * t.delta())));
     }
-    problem validate(const char* function) const { return detail::require_above(function, "dpo.beta", beta, 0.0); }
+    problem validate(const char* function) const { return detail::not_above(function, "dpo.beta", beta, 0.0); }
 };
 
 // L = -(1 - e) log σ(z) - e log σ(-z), e = label_smoothing: the label is wrong with probability e. Conservative DPO
@@ -39,7 +39,7 @@ struct cdpo {
         return detail::smoothed_logistic(S(constant<S>(beta) * t.delta()), label_smoothing);
     }
     problem validate(const char* function) const {
-        return detail::first_of(detail::require_above(function, "cdpo.beta", beta, 0.0),
+        return detail::first_of(detail::not_above(function, "cdpo.beta", beta, 0.0),
                                 detail::validate_smoothing(function, "cdpo.label_smoothing", label_smoothing, 1.0));
     }
 };
@@ -60,7 +60,7 @@ struct robust_dpo {
         return S(constant<S>((label_smoothing - 1.0) * share) * won + constant<S>(label_smoothing * share) * lost);
     }
     problem validate(const char* function) const {
-        return detail::first_of(detail::require_above(function, "robust_dpo.beta", beta, 0.0),
+        return detail::first_of(detail::not_above(function, "robust_dpo.beta", beta, 0.0),
                                 detail::validate_smoothing(function, "robust_dpo.label_smoothing", label_smoothing, 0.5));
     }
 };
@@ -75,7 +75,7 @@ struct ipo {
     GRPO_HD S operator()(const pair<S>& t) const {
         return math::square(S(t.delta() - constant<S>(0.5 / beta)));
     }
-    problem validate(const char* function) const { return detail::require_above(function, "ipo.beta", beta, 0.0); }
+    problem validate(const char* function) const { return detail::not_above(function, "ipo.beta", beta, 0.0); }
 };
 
 // L = max(0, 1 - z): SLiC-HF (arXiv 2305.10425) and RSO's hinge (arXiv 2309.06657). At z = 1 the slope is 0.
@@ -88,7 +88,7 @@ struct hinge {
         const S zero(constant<S>(0));
         return math::max(zero, S(constant<S>(1) - constant<S>(beta) * t.delta()));
     }
-    problem validate(const char* function) const { return detail::require_above(function, "hinge.beta", beta, 0.0); }
+    problem validate(const char* function) const { return detail::not_above(function, "hinge.beta", beta, 0.0); }
 };
 
 // L = q_w (log q_w - log(1 - e)) + q_l (log q_l - log e), q_w = σ(z), q_l = σ(-z): the reverse KL to the smoothed label.
@@ -107,8 +107,8 @@ struct exo {
         return S(won + lost);
     }
     problem validate(const char* function) const {
-        return detail::first_of(detail::require_above(function, "exo.beta", beta, 0.0),
-                                detail::require_above(function, "exo.label_smoothing", label_smoothing, 0.0),
+        return detail::first_of(detail::not_above(function, "exo.beta", beta, 0.0),
+                                detail::not_above(function, "exo.label_smoothing", label_smoothing, 0.0),
                                 detail::validate_smoothing(function, "exo.label_smoothing", label_smoothing, 1.0));
     }
 };
@@ -125,7 +125,7 @@ struct nca {
         const S noise = S(math::log_sigmoid(S(-w)) + math::log_sigmoid(S(-l)));
         return S(-math::log_sigmoid(w) - constant<S>(0.5) * noise);
     }
-    problem validate(const char* function) const { return detail::require_above(function, "nca.beta", beta, 0.0); }
+    problem validate(const char* function) const { return detail::not_above(function, "nca.beta", beta, 0.0); }
 };
 
 // L = -log σ(βc) - log σ(-βr). BCO on pairs, without the reward shift (arXiv 2404.04656); the unpaired one is bco.
@@ -139,7 +139,7 @@ struct bco_pair {
         const S l = math::log_sigmoid(S(constant<S>(-beta) * t.rejected_ratio()));
         return S(-w - l);
     }
-    problem validate(const char* function) const { return detail::require_above(function, "bco_pair.beta", beta, 0.0); }
+    problem validate(const char* function) const { return detail::not_above(function, "bco_pair.beta", beta, 0.0); }
 };
 
 // L = (c - 1/(2β))² + (r + 1/(2β))². SPPO with hard labels 1 and 0 (arXiv 2405.00675), as in TRL and Liger.
@@ -152,7 +152,7 @@ struct sppo_hard {
         const constant_t<S> half = constant<S>(0.5 / beta);
         return S(math::square(S(t.chosen_ratio() - half)) + math::square(S(t.rejected_ratio() + half)));
     }
-    problem validate(const char* function) const { return detail::require_above(function, "sppo_hard.beta", beta, 0.0); }
+    problem validate(const char* function) const { return detail::not_above(function, "sppo_hard.beta", beta, 0.0); }
 };
 
 // L = 1 - σ(βc) + σ(βr): raises y_w and lowers y_l. APO-zero (arXiv 2408.06266). Between 0 and 2.
@@ -165,7 +165,7 @@ struct apo_zero {
         const S w = math::sigmoid(S(constant<S>(-beta) * t.chosen_ratio()));
         return S(w + math::sigmoid(S(constant<S>(beta) * t.rejected_ratio())));
     }
-    problem validate(const char* function) const { return detail::require_above(function, "apo_zero.beta", beta, 0.0); }
+    problem validate(const char* function) const { return detail::not_above(function, "apo_zero.beta", beta, 0.0); }
 };
 
 // L = σ(βc) + 1 - σ(z): lowers both, y_l more. APO-down (arXiv 2408.06266). Between 0 and 2.
@@ -178,7 +178,7 @@ struct apo_down {
         const S w = math::sigmoid(S(constant<S>(beta) * t.chosen_ratio()));
         return S(w + math::sigmoid(S(constant<S>(-beta) * t.delta())));
     }
-    problem validate(const char* function) const { return detail::require_above(function, "apo_down.beta", beta, 0.0); }
+    problem validate(const char* function) const { return detail::not_above(function, "apo_down.beta", beta, 0.0); }
 };
 
 // L = (1 - u) (-log σ(z)) + u e^-z, u = σ(z / tau). DiscoPOP's log-ratio modulated loss (arXiv 2406.08414), tau 0.05 there
@@ -197,8 +197,8 @@ struct discopop {
         return S(logistic + math::exp(S(math::log_sigmoid(modulation) - z)));
     }
     problem validate(const char* function) const {
-        return detail::first_of(detail::require_above(function, "discopop.beta", beta, 0.0),
-                                detail::require_above(function, "discopop.tau", tau, 0.0));
+        return detail::first_of(detail::not_above(function, "discopop.beta", beta, 0.0),
+                                detail::not_above(function, "discopop.tau", tau, 0.0));
     }
 };
 
@@ -225,7 +225,7 @@ struct f_dpo {
         return S(-math::log_sigmoid(S(constant<S>(beta) * S(head(t.chosen_ratio()) - head(t.rejected_ratio())))));
     }
     problem validate(const char* function) const {
-        const problem p = detail::first_of(detail::require_above(function, "f_dpo.beta", beta, 0.0),
+        const problem p = detail::first_of(detail::not_above(function, "f_dpo.beta", beta, 0.0),
                                            detail::below(function, "f_dpo.exponent_bound", exponent_bound, 0.0));
         if (p || kind != divergence::alpha || alpha != 1.0) return p;
         return detail::complain(function, "f_dpo.alpha", "is %g, but must differ from %g (use divergence::reverse_kl)", alpha,
@@ -261,7 +261,7 @@ struct aot {
         return detail::smoothed_logistic(z, label_smoothing);
     }
     problem validate(const char* function) const {
-        return detail::first_of(detail::require_above(function, "aot.beta", beta, 0.0),
+        return detail::first_of(detail::not_above(function, "aot.beta", beta, 0.0),
                                 detail::validate_smoothing(function, "aot.label_smoothing", label_smoothing, 1.0));
     }
 };

@@ -47,7 +47,7 @@ struct contrastive {
         return detail::smoothed_logistic(S(constant<S>(beta) * S(t.chosen - t.rejected)), label_smoothing);
     }
     problem validate(const char* function) const {
-        return detail::first_of(detail::require_above(function, "contrastive.beta", beta, 0.0),
+        return detail::first_of(detail::not_above(function, "contrastive.beta", beta, 0.0),
                                 detail::validate_smoothing(function, "contrastive.label_smoothing", label_smoothing, 1.0));
     }
 };
@@ -67,7 +67,7 @@ struct simpo {
         return detail::smoothed_logistic(z, label_smoothing);
     }
     problem validate(const char* function) const {
-        return detail::first_of(detail::require_above(function, "simpo.beta", beta, 0.0),
+        return detail::first_of(detail::not_above(function, "simpo.beta", beta, 0.0),
                                 detail::validate_smoothing(function, "simpo.label_smoothing", label_smoothing, 1.0));
     }
 };
@@ -89,7 +89,7 @@ struct alpha_po {
         return S(-math::log_sigmoid(z));
     }
     problem validate(const char* function) const {
-        return detail::first_of(detail::require_above(function, "alpha_po.beta", beta, 0.0),
+        return detail::first_of(detail::not_above(function, "alpha_po.beta", beta, 0.0),
                                 detail::below(function, "alpha_po.exponent_bound", exponent_bound, 0.0));
     }
 
@@ -114,7 +114,7 @@ struct odds_ratio {
         return S(-math::log_sigmoid(S(log_odds(t.chosen) - log_odds(t.rejected))));
     }
     problem validate(const char* function) const {
-        return detail::require_above(function, "odds_ratio.certainty", certainty, 0.0);
+        return detail::not_above(function, "odds_ratio.certainty", certainty, 0.0);
     }
 
 private:

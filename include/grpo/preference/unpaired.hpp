@@ -34,7 +34,7 @@ struct kto {
                                S(constant<S>(undesirable_weight) * math::sigmoid(z)));
     }
     problem validate(const char* function) const {
-        return detail::first_of(detail::require_above(function, "kto.beta", beta, 0.0),
+        return detail::first_of(detail::not_above(function, "kto.beta", beta, 0.0),
                                 detail::below(function, "kto.desirable_weight", desirable_weight, 0.0),
                                 detail::below(function, "kto.undesirable_weight", undesirable_weight, 0.0),
                                 detail::below(function, "kto.kl", kl, 0.0));
@@ -55,7 +55,7 @@ struct bco {
         const mask_t<S> good = none < t.label;
         return S(-math::log_sigmoid(math::select<S>(good, z, S(-z))));
     }
-    problem validate(const char* function) const { return detail::require_above(function, "bco.beta", beta, 0.0); }
+    problem validate(const char* function) const { return detail::not_above(function, "bco.beta", beta, 0.0); }
 };
 
 // L_t = (β sg(logp - logp_ref) - (p - 1/2)) logp, over the tokens of one response, p its probability to beat the

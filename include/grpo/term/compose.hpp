@@ -92,6 +92,12 @@ GRPO_HD flags<S> no_flags() {
     const mask_t<S> none = zero < zero;
     return {none, none, none};
 }
+template <class S>
+GRPO_HD flags<S> only_clamped(const mask_t<S>& clamped) {
+    flags<S> f = no_flags<S>();
+    f.clamped = clamped;
+    return f;
+}
 template <class Term, class S>
 GRPO_HD flags<S> flags_of(const Term& t, const token<S>& x) {
     if constexpr (requires { t.flagged(x); }) {

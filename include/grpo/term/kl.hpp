@@ -64,9 +64,7 @@ struct kl_penalty {
         const S r = t.logp - t.logp_ref;
         S x = estimate(r);
         if constexpr (weighted) x = x * factor(t, r);
-        flags<S> f = detail::no_flags<S>();
-        f.clamped = detail::either(bound.exceeded(r), output.exceeded(x));
-        return f;
+        return detail::only_clamped<S>(detail::either(bound.exceeded(r), output.exceeded(x)));
     }
     problem validate(const char* function) const {
         return detail::first_of(bound.validate(function), output.validate(function), ratio.validate(function));

@@ -106,7 +106,7 @@ struct decoupled_clip {
     template <class S>
     GRPO_HD S operator()(const token<S>& t) const {
         using C = constant_t<S>;
-        const C weight = math::exp(C(value(bound(S(C(t.logp_old - t.logp_rollout))))));
+        const C weight = bound.weight(S(C(t.logp_old - t.logp_rollout)));
         return S(weight * clipped{low, high, bound}(t));
     }
     template <class S>
@@ -135,9 +135,7 @@ struct kl_cov {
     }
     template <class S>
     GRPO_HD flags<S> flagged(const token<S>& t) const {
-        flags<S> f = detail::no_flags<S>();
-        f.clamped = bound.exceeded(t.log_ratio());
-        return f;
+        return detail::only_clamped<S>(bound.exceeded(t.log_ratio()));
     }
     problem validate(const char* function) const {
         return detail::first_of(detail::below(function, "kl_cov.coef", coef, 0.0), bound.validate(function));

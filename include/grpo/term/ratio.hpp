@@ -63,7 +63,13 @@ struct safety_bound {
         }
         return scalar_traits<S>::chain(parts.remainder, parts.expm1, x);
     }
-    // The same for a bound that is usually absent: tested first, so that it then costs nothing.
+    // e^x as a constant: no derivative flows through it.
+    template <class S>
+    GRPO_HD constant_t<S> weight(const S& x) const {
+        using C = constant_t<S>;
+        return math::exp(C(value((*this)(x))));
+    }
+    // The bound where it is usually absent: tested first, so that it then costs nothing.
     template <class S>
     GRPO_HD S if_any(const S& x) const {
         if (bound >= unbounded) [[likely]] return x;
@@ -123,11 +129,6 @@ template <class S>
 GRPO_HD flags<S> beyond(const constant_t<S>& advantage, const S& x, double low, double high, const mask_t<S>& clamped) {
     const constant_t<S> zero = constant<S>(0);
     return {both(advantage < zero, x < S(constant<S>(low))), both(zero < advantage, S(constant<S>(high)) < x), clamped};
-}
-
-inline problem not_above(const char* function, const char* argument, double got, double least) {
-    if (got > least) return {};
-    return complain(function, argument, "is %g, but must be above %g", got, least);
 }
 
 // What every clip checks: the widths of its interval, and its safety bound.

@@ -130,9 +130,7 @@ struct vespo {
     }
     template <class S>
     GRPO_HD flags<S> flagged(const token<S>& t) const {
-        flags<S> f = detail::no_flags<S>();
-        f.clamped = bound.exceeded(t.log_ratio());
-        return f;
+        return detail::only_clamped<S>(bound.exceeded(t.log_ratio()));
     }
     problem validate(const char* function) const {
         return detail::first_of(detail::below(function, "vespo.k_positive", k_positive, 0.0),

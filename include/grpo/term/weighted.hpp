@@ -42,7 +42,7 @@ struct cispo {
     template <class S>
     GRPO_HD S operator()(const token<S>& t) const {
         using C = constant_t<S>;
-        const C ratio = math::exp(C(value(bound(t.log_ratio()))));
+        const C ratio = bound.weight(t.log_ratio());
         const C kept = math::clamp(ratio, constant<S>(1 - low), constant<S>(1 + high));
         return S(C(-kept * t.advantage) * t.logp);
     }
@@ -57,6 +57,18 @@ struct cispo {
     }
 };
 
+namespace detail {
+
+// -sg(min(ρ, cap)) A logp: what CISPO's upper bound and DPPO have in common.
+template <class S>
+GRPO_HD S capped_reinforce(const token<S>& t, double cap, const safety_bound& bound) {
+    using C = constant_t<S>;
+    const C ratio = bound.weight(t.log_ratio());
+    return S(C(-math::min(ratio, constant<S>(cap)) * t.advantage) * t.logp);
+}
+
+}  // namespace detail
+
 // CISPO with an upper bound alone: L = -sg(min(ρ, cap)) A logp, cap a raw ratio. Default: 5 (ScaleRL, arXiv 2510.13786).
 struct cispo_upper {
     static constexpr unsigned needs = cispo::needs;
@@ -65,9 +77,7 @@ struct cispo_upper {
 
     template <class S>
     GRPO_HD S operator()(const token<S>& t) const {
-        using C = constant_t<S>;
-        const C ratio = math::exp(C(value(bound(t.log_ratio()))));
-        return S(C(-math::min(ratio, constant<S>(cap)) * t.advantage) * t.logp);
+        return detail::capped_reinforce(t, cap, bound);
     }
     template <class S>
     GRPO_HD flags<S> flagged(const token<S>& t) const {
@@ -100,9 +110,7 @@ struct sapo {
     }
     template <class S>
     GRPO_HD flags<S> flagged(const token<S>& t) const {
-        flags<S> f = detail::no_flags<S>();
-        f.clamped = bound.exceeded(t.log_ratio());
-        return f;
+        return detail::only_clamped<S>(bound.exceeded(t.log_ratio()));
     }
     problem validate(const char* function) const {
         return detail::first_of(detail::not_above(function, "sapo.tau_positive", tau_positive, 0.0),
@@ -126,13 +134,10 @@ struct dro {
 
 namespace detail {
 
-// -sg(min(ρ, cap)) A logp where valid, else 0: the common part of DPPO.
+// -sg(min(ρ, cap)) A logp where valid, else 0.
 template <class S>
 GRPO_HD S divergence_gated(const token<S>& t, const mask_t<S>& valid, double cap, const safety_bound& bound) {
-    using C = constant_t<S>;
-    const C ratio = math::exp(C(value(bound(t.log_ratio()))));
-    const S loss = C(-math::min(ratio, constant<S>(cap)) * t.advantage) * t.logp;
-    return math::select<S>(valid, loss, S(constant<S>(0)));
+    return math::select<S>(valid, capped_reinforce(t, cap, bound), S(constant<S>(0)));
 }
 
 // The gated tokens by the sign of A.
