@@ -1,154 +1,21 @@
-// Exact arithmetic for the calculator annotations of worked solutions: <<48/2=24>>.
+// The calculator annotations of worked solutions: <<48/2=24>>.
 #pragma once
 
 #include <cctype>
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "../support/arithmetic.hpp"
+
 namespace report {
 
-// A fraction in lowest terms, den > 0. Operations give nothing where the exact result does not fit or has no value.
-struct fraction {
-    using integer = __int128;
-    integer num = 0;
-    integer den = 1;
+using support::fraction;
 
-    static integer magnitude(integer x) { return x < 0 ? -x : x; }
-
-    static std::optional<integer> product(integer a, integer b) {
-        constexpr integer most = ((integer{1} << 126) - 1);
-        if (a != 0 && magnitude(b) > most / magnitude(a)) return std::nullopt;
-        return a * b;
-    }
-
-    static std::optional<fraction> reduced(std::optional<integer> num, std::optional<integer> den) {
-        if (!num || !den || *den == 0) return std::nullopt;
-        integer a = magnitude(*num);
-        integer b = magnitude(*den);
-        while (b != 0) {
-            const integer rest = a % b;
-            a = b;
-            b = rest;
-        }
-        if (*den < 0) a = -a;
-        return fraction{*num / a, *den / a};
-    }
-
-    static std::optional<fraction> times(const fraction& x, const fraction& y) {
-        const auto a = reduced(x.num, y.den);
-        const auto b = reduced(y.num, x.den);
-        return reduced(product(a->num, b->num), product(a->den, b->den));
-    }
-    static std::optional<fraction> over(const fraction& x, const fraction& y) {
-        if (y.num == 0) return std::nullopt;
-        return times(x, fraction{y.num < 0 ? -y.den : y.den, magnitude(y.num)});
-    }
-    static std::optional<fraction> plus(const fraction& x, const fraction& y) {
-        const auto scale = reduced(x.den, y.den);
-        const auto a = product(x.num, scale->den);
-        const auto b = product(y.num, scale->num);
-        if (!a || !b) return std::nullopt;
-        return reduced(*a + *b, product(x.den, scale->den));
-    }
-
-    fraction negative() const { return {-num, den}; }
-    long double approximate() const { return static_cast<long double>(num) / static_cast<long double>(den); }
-    friend bool operator==(const fraction&, const fraction&) = default;
-};
-
-// Sums, products, quotients, parentheses, signs, decimals with thousands commas, and % for a hundredth.
-class calculator {
-public:
-    // The value of the whole text, or nothing where it is not such an expression.
-    static std::optional<fraction> value(std::string_view text) {
-        calculator c(text);
-        const auto x = c.sum(0);
-        c.skip();
-        return c.rest_.empty() ? x : std::nullopt;
-    }
-
-private:
-    static constexpr int deepest = 100;
-    static constexpr int most_digits = 18;
-
-    explicit calculator(std::string_view text) : rest_(text) {}
-
-    void skip() {
-        while (!rest_.empty() && rest_.front() == ' ') rest_.remove_prefix(1);
-    }
-    char take(std::string_view any_of) {
-        skip();
-        if (rest_.empty() || any_of.find(rest_.front()) == std::string_view::npos) return '\0';
-        const char c = rest_.front();
-        rest_.remove_prefix(1);
-        return c;
-    }
-
-    std::optional<fraction> sum(int depth) {
-        auto x = product(depth);
-        while (x) {
-            const char sign = take("+-");
-            if (sign == '\0') break;
-            const auto y = product(depth);
-            if (!y) return std::nullopt;
-            x = fraction::plus(*x, sign == '-' ? y->negative() : *y);
-        }
-        return x;
-    }
-    std::optional<fraction> product(int depth) {
-        auto x = signed_one(depth);
-        while (x) {
-            const char sign = take("*/");
-            if (sign == '\0') break;
-            const auto y = signed_one(depth);
-            if (!y) return std::nullopt;
-            x = sign == '*' ? fraction::times(*x, *y) : fraction::over(*x, *y);
-        }
-        return x;
-    }
-    std::optional<fraction> signed_one(int depth) {
-        bool negative = false;
-        while (const char sign = take("+-")) negative ^= sign == '-';
-        auto x = take("(") != '\0' ? inner(depth + 1) : number();
-        while (x && take("%") != '\0') x = fraction::over(*x, {100, 1});
-        if (!x || !negative) return x;
-        return x->negative();
-    }
-    std::optional<fraction> inner(int depth) {
-        if (depth > deepest) return std::nullopt;
-        const auto x = sum(depth);
-        return take(")") != '\0' ? x : std::nullopt;
-    }
-    // Decimals after the 18th place are cut off: below anything that a comparison looks at.
-    std::optional<fraction> number() {
-        skip();
-        fraction x;
-        bool any = false;
-        bool decimals = false;
-        int digits = 0;
-        for (; !rest_.empty(); rest_.remove_prefix(1)) {
-            const char c = rest_.front();
-            if (c == '.' && !decimals) {
-                decimals = true;
-                digits = 0;
-            } else if (std::isdigit(static_cast<unsigned char>(c))) {
-                any = true;
-                if (digits == most_digits && decimals) continue;
-                if (++digits > most_digits) return std::nullopt;
-                x.num = x.num * 10 + (c - '0');
-                if (decimals) x.den *= 10;
-            } else if (c != ',' || !any || decimals) {
-                break;
-            }
-        }
-        if (!any) return std::nullopt;
-        return fraction::reduced(x.num, x.den);
-    }
-
-    std::string_view rest_;
-};
+// The value of the whole text, or nothing where it is not an expression.
+inline std::optional<fraction> value_of(std::string_view text) {
+    return support::arithmetic<support::values>::parse(text);
+}
 
 enum class verdict { right, wrong, unreadable };
 
@@ -178,7 +45,7 @@ inline verdict check_annotation(std::string_view text) {
         const auto equals = text.find('=');
         more = equals != std::string_view::npos;
         const std::string_view part = text.substr(0, equals);
-        const auto x = calculator::value(part);
+        const auto x = value_of(part);
         if (!x) return verdict::unreadable;
         if (parts == 0) first = x;
         right = right && confirms(*first, *x, part);
@@ -198,15 +65,9 @@ inline std::string canonical(std::string_view answer) {
     trim(" \t\r\n");
     const std::string plain(answer);
     trim("$. ");
-    const auto x = calculator::value(answer);
+    const auto x = value_of(answer);
     if (!x || answer.find_first_of("+*/(") != std::string_view::npos) return plain;
-    const auto text = [](fraction::integer n) {
-        std::string digits;
-        for (auto rest = fraction::magnitude(n); rest != 0; rest /= 10)
-            digits.insert(digits.begin(), static_cast<char>('0' + static_cast<int>(rest % 10)));
-        return (n < 0 ? "-" : "") + (digits.empty() ? "0" : digits);
-    };
-    return x->den == 1 ? text(x->num) : text(x->num) + "/" + text(x->den);
+    return x->den == 1 ? support::digits_of(x->num) : support::digits_of(x->num) + "/" + support::digits_of(x->den);
 }
 
 }  // namespace report

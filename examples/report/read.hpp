@@ -5,7 +5,6 @@
 #include <cctype>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <string>
 #include <string_view>
@@ -13,13 +12,14 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "../support/json_lines.hpp"
 #include "arithmetic.hpp"
 #include "progress.hpp"
 #include "rollouts.hpp"
 
 namespace report {
 
-using json = nlohmann::ordered_json;
+using support::json;
 
 // How many words a text has; the token count of a response that does not say its own.
 inline std::int64_t words_of(std::string_view text) {
@@ -37,24 +37,19 @@ class reader {
 public:
     // The whole file, or bad_input naming file, line and what was expected.
     static rollouts read(const std::string& file) {
-        std::error_code failed;
-        if (std::filesystem::is_directory(file, failed))
-            throw bad_input(fmt::format("{}: is a directory, expected a file", file));
-        std::ifstream in(file, std::ios::binary);
-        if (!in) throw bad_input(fmt::format("{}: cannot be opened for reading", file));
-        const auto size = std::filesystem::file_size(file, failed);
         reader r(file);
+        std::error_code failed;
+        const auto size = std::filesystem::file_size(file, failed);
         {
             progress bar(failed ? 0 : static_cast<std::int64_t>(size));
-            std::int64_t bytes = 0;
-            for (std::string text; std::getline(in, text);) {
-                ++r.line_;
-                bytes += static_cast<std::int64_t>(text.size()) + 1;
-                if (text.find_first_not_of(" \t\r") != std::string::npos) r.line(text);
-                bar.at(bytes, r.line_);
-            }
+            support::for_each_json_line(
+                file,
+                [&](const json& object, const support::line_of_file& where) {
+                    r.line_ = where.line;
+                    r.line(object);
+                },
+                [&](std::int64_t bytes, std::int64_t line) { bar.at(bytes, line); });
         }
-        if (in.bad()) throw bad_input(fmt::format("{}: reading stopped after line {}", file, r.line_));
         if (r.out_.prompt.empty())
             throw bad_input(fmt::format("{}: holds no rollouts, expected one JSON object per line", file));
         return r.out_;
@@ -65,21 +60,10 @@ private:
 
     template <class... Values>
     [[noreturn]] void refuse(fmt::format_string<Values...> sentence, Values&&... values) const {
-        throw bad_input(fmt::format("{}:{}: {}", file_, line_, fmt::format(sentence, std::forward<Values>(values)...)));
+        support::line_of_file{file_, line_}.refuse(sentence, std::forward<Values>(values)...);
     }
 
-    void line(const std::string& text) {
-        json object;
-        try {
-            object = json::parse(text);
-        } catch (const json::parse_error& e) {
-            const bool nan = text.find("NaN") != std::string::npos || text.find("Infinity") != std::string::npos;
-            refuse("expected one JSON object, but the text is not JSON at column {}{}", e.byte,
-                   nan ? " (JSON has no NaN or Infinity: a reward that could not be scored is null)" : "");
-        } catch (const json::exception&) {
-            refuse("expected one JSON object, but a number in it is too large");
-        }
-        if (!object.is_object()) refuse("expected one JSON object, got {}", object.type_name());
+    void line(const json& object) {
         const bool worked = object.contains("question") && !object.contains("responses");
         if (out_.format.empty()) out_.format = worked ? worked_format : own_format;
         if (worked != (out_.format == worked_format))

@@ -2,16 +2,14 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "../support/error.hpp"
+
 namespace report {
 
-// A sentence for the user: what is wrong with the input, and where.
-struct bad_input : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
+using support::bad_input;
 
 struct rollouts {
     std::string format;
