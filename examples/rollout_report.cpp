@@ -16,6 +16,7 @@
 #include "report/histogram.hpp"
 #include "report/print.hpp"
 #include "report/read.hpp"
+#include "support/files.hpp"
 
 namespace {
 
@@ -56,7 +57,7 @@ void run(const request& r) {
     const report::rollouts data = report::reader::read(r.file);
     const report::analysis a = report::analyst::study(data, recipe, r.threshold, r.ks);
     const std::string page = report::page::of(r.file, data, a, recipe, r.groups);
-    if (!r.svg.empty()) report::write_atomically(r.svg, report::picture::of(panels_of(a, recipe), r.bins));
+    if (!r.svg.empty()) support::write_file(r.svg, report::picture::of(panels_of(a, recipe), r.bins));
     fmt::print("{}", page);
     if (!r.svg.empty()) fmt::print("\nHistogram: {}\n", r.svg);
 }

@@ -13,10 +13,13 @@
 #include <fmt/format.h>
 
 #include "../support/error.hpp"
-#include "random.hpp"
+#include "../support/random.hpp"
 #include "task.hpp"
 
 namespace calculator {
+
+using support::choices;
+using support::mixed;
 
 struct difficulty {
     std::array<double, 4> lengths{0.35, 0.5, 0.15, 0.0};   // shares of problems of 1, 2, 3 and 4 operations

@@ -17,10 +17,13 @@
 
 #include "../support/error.hpp"
 #include "../support/json_lines.hpp"
-#include "random.hpp"
+#include "../support/random.hpp"
 #include "task.hpp"
 
 namespace calculator {
+
+using support::choices;
+using support::mixed;
 
 struct gsm8k_limits {
     int operations = 3;

@@ -1,12 +1,9 @@
-// Histograms as an SVG picture, written whole or not at all.
+// Histograms as an SVG picture.
 #pragma once
 
-#include <unistd.h>
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <filesystem>
-#include <fstream>
 #include <string>
 #include <vector>
 
@@ -170,26 +167,5 @@ private:
 
     std::string text_;
 };
-
-// Beside the file first, then renamed onto it: a reader sees the old file or the whole new one.
-inline void write_atomically(const std::string& file, const std::string& text) {
-    const std::string beside = fmt::format("{}.{}.tmp", file, ::getpid());
-    std::error_code failed;
-    {
-        std::ofstream out(beside, std::ios::binary | std::ios::trunc);
-        out << text;
-        out.close();
-        if (!out) {
-            std::filesystem::remove(beside, failed);
-            throw bad_input(fmt::format("{}: cannot be written", file));
-        }
-    }
-    std::filesystem::rename(beside, file, failed);
-    if (failed) {
-        const std::string why = failed.message();
-        std::filesystem::remove(beside, failed);
-        throw bad_input(fmt::format("{}: cannot be written ({})", file, why));
-    }
-}
 
 }  // namespace report

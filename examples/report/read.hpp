@@ -13,8 +13,8 @@
 #include <nlohmann/json.hpp>
 
 #include "../support/json_lines.hpp"
+#include "../support/progress.hpp"
 #include "arithmetic.hpp"
-#include "progress.hpp"
 #include "rollouts.hpp"
 
 namespace report {
@@ -41,14 +41,18 @@ public:
         std::error_code failed;
         const auto size = std::filesystem::file_size(file, failed);
         {
-            progress bar(failed ? 0 : static_cast<std::int64_t>(size));
+            support::progress_options shown;
+            shown.seconds_between_lines = 0;
+            shown.terminal = shown.terminal && !failed && size >= long_file;
+            support::progress bar("reading", failed ? 1 : static_cast<std::int64_t>(size), 0, shown);
             support::for_each_json_line(
                 file,
                 [&](const json& object, const support::line_of_file& where) {
                     r.line_ = where.line;
                     r.line(object);
                 },
-                [&](std::int64_t bytes, std::int64_t line) { bar.at(bytes, line); });
+                [&](std::int64_t bytes, std::int64_t line) { bar.at(bytes, fmt::format("line {}", line)); });
+            bar.clear();
         }
         if (r.out_.prompt.empty())
             throw bad_input(fmt::format("{}: holds no rollouts, expected one JSON object per line", file));
@@ -256,6 +260,7 @@ private:
 
     static constexpr const char* own_format = "prompt_id and responses";
     static constexpr const char* worked_format = "question and one worked solution per model";
+    static constexpr std::uintmax_t long_file = std::uintmax_t{1} << 20;  // bytes from which on a bar is shown
     static constexpr std::int64_t most_tokens = std::int64_t{1} << 30;
 
     const std::string& file_;

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-namespace calculator {
+namespace support {
 
 // A well-mixed function of one integer (the finaliser of SplitMix64).
 inline std::uint64_t mixed(std::uint64_t x) {
@@ -68,4 +68,4 @@ private:
     std::mt19937_64 engine_;
 };
 
-}  // namespace calculator
+}  // namespace support
