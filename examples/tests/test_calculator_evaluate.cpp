@@ -6,8 +6,10 @@
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "calculator/evaluate.hpp"
+#include "calculator/evaluate_json.hpp"
 
 using namespace calculator;
 
@@ -101,6 +103,14 @@ TEST_CASE("the table names before, after and the difference") {
     CHECK(text.find("maj@4") != std::string::npos);
     CHECK(text.find("maj@1 ") == std::string::npos);
     CHECK(text.find("response length 3.0") != std::string::npos);
+
+    const auto json = comparison_json(before, after);
+    CHECK(json.at("problems") == 3);
+    CHECK(json.at("before").at("greedy accuracy").at("mean") == doctest::Approx(1.0 / 3));
+    CHECK(json.at("after").at("greedy accuracy").at("high") == doctest::Approx(0.939).epsilon(0.001));
+    CHECK(json.at("difference").at("greedy accuracy").at("low") == doctest::Approx(-0.320).epsilon(0.001));
+    CHECK(json.at("after").at("maj@4").at("mean") == doctest::Approx(1.0 / 3));
+    CHECK(json.at("before").at("response length").at("mean") == doctest::Approx(3.0));
 }
 
 TEST_CASE("options and samplers that do not fit are refused") {
