@@ -161,6 +161,10 @@ def draw_panel(axes, panel, curves, options, colour_of, labelled):
     axes.margins(x=0.01)
     if panel.percent:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+    if options.log2_x:
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted({x for _, line, _ in curves for x, _, _, _ in line}))
+        axes.minorticks_off()
     axes.xaxis.set_major_formatter(lambda value, _: short(value))
     if panel is options.panels[0]:
         references(axes, options, panel)
@@ -215,6 +219,8 @@ def figure(options, runs):
     if not drawn:
         fail("no table has any of the panels' columns with a number in it")
     options.panels = [panel for panel, _ in drawn]
+    if options.log2_x and any(x <= 0 for _, curves in drawn for _, line, _ in curves for x, _, _, _ in line):
+        fail(f"--log2-x: {options.x} has a number that is not above 0")
     columns = min(options.columns, len(drawn))
     rows = -(-len(drawn) // columns)
     names = list(dict.fromkeys(name for _, curves in drawn for name, _, _ in curves))
@@ -260,6 +266,7 @@ def main():
     parser.add_argument("--panel", action="append", required=True, type=Panel, dest="panels", metavar="COLUMNS[%]=TITLE")
     parser.add_argument("--x", default="step", help="the column along the axis (step)")
     parser.add_argument("--x-label", help="what it is called")
+    parser.add_argument("--log2-x", action="store_true", help="a logarithmic axis, marked where there are points")
     parser.add_argument("--title", help="above all panels")
     parser.add_argument("--reference", action="append", default=[], metavar="VALUE[+-HALF]=LABEL",
                         help="a horizontal line in the first panel")

@@ -64,6 +64,15 @@ def pictures(folder):
     run(*arguments[:1], again, *arguments[2:], "--reference", "0.5+-0.1=published", *(f"--run=grpo={t}" for t in tables),
         f"--run=rft={tables[0]}")
     assert open(again, encoding="utf-8").read() == text
+    # On a logarithmic axis 1, 4 and 16 are equally far apart.
+    powers, logarithmic = os.path.join(folder, "k.csv"), os.path.join(folder, "k.svg")
+    with open(powers, "w", encoding="utf-8") as file:
+        file.write("k,share\n1,0.2\n4,0.4\n16,0.5\n")
+    assert run("--out", logarithmic, "--x=k", "--log2-x", "--panel=share", f"--run=sft={powers}").returncode == 0
+    line = re.search(r'<path d="M ([\d.]+) [\d.]+ \nL ([\d.]+) [\d.]+ \nL ([\d.]+) [\d.]+ \n" clip-path',
+                     open(logarithmic, encoding="utf-8").read())
+    first, second, third = map(float, line.groups())
+    assert abs((second - first) - (third - second)) < 1e-3, line.groups()
     png = os.path.join(folder, "a.png")
     assert run("--out", png, "--panel", "reward", f"--run=grpo={tables[0]}").returncode == 0
     assert open(png, "rb").read(4) == b"\x89PNG"
@@ -77,6 +86,7 @@ def refusals(folder, table, out, text):
     refused("No such file", "--out", out, "--panel", "reward", "--run=grpo=" + os.path.join(folder, "none.csv"))
     refused("expected LABEL=TABLE", "--out", out, "--panel", "reward", "--run", "grpo")
     refused("expected COLUMN", "--out", out, "--panel", "=Reward", f"--run=grpo={table}")
+    refused("step has a number that is not above 0", "--out", out, *good, "--log2-x")
     refused("expected VALUE", "--out", out, *good, "--reference", "high=published")
     refused("cannot be written", "--out", os.path.join(folder, "none", "a.svg"), *good)
     refused("cannot be written", "--out", os.path.join(folder, "a.nothing"), *good)
