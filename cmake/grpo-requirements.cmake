@@ -13,6 +13,16 @@ find_package(fmt QUIET)
 find_package(benchmark QUIET)
 find_package(autodiff QUIET)
 
+# LibTorch. Its package may set compiler flags for everything after it; what is needed are headers and libraries.
+if(NOT GRPO_WITHOUT_TORCH)
+  find_package(Torch CONFIG QUIET)
+endif()
+if(Torch_FOUND AND NOT TARGET grpo_libtorch)
+  add_library(grpo_libtorch INTERFACE IMPORTED)
+  target_include_directories(grpo_libtorch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
+  target_link_libraries(grpo_libtorch INTERFACE ${TORCH_LIBRARIES})
+endif()
+
 # Only the header of ceres::Jet is needed; the solver's package would bring a dozen libraries.
 find_path(GRPO_CERES_INCLUDE ceres/jet.h)
 mark_as_advanced(GRPO_CERES_INCLUDE)
@@ -33,11 +43,17 @@ set(GRPO_THIRD_PARTIES
     "xtensor|xtensor|libxtensor-dev|xtensor/,grpo/adapt/xtensor"
     "xsimd|xsimd|libxsimd-dev|xsimd/,grpo/adapt/scalar/xsimd,grpo/exec/simd"
     "Ceres|grpo_ceres_jet|libceres-dev|ceres/,grpo/adapt/scalar/ceres"
+    "LibTorch|grpo_libtorch|libtorch-dev|torch/,ATen/,grpo/adapt/torch"
     "autodiff|autodiff::autodiff|no Debian package|autodiff/,grpo/adapt/scalar/autodiff")
 
-# OUT_TARGETS: libraries to link. OUT_MISSING: what is not installed and cannot be done without ("" when complete).
-function(grpo_requirements file out_targets out_missing)
-  file(STRINGS ${file} includes REGEX "^[ \t]*#[ \t]*(include|if|elif).*<")
+# FILES: the sources and headers of one program. OUT_TARGETS: libraries to link. OUT_MISSING: what is not installed and
+# cannot be done without ("" when complete).
+function(grpo_requirements files out_targets out_missing)
+  set(includes)
+  foreach(file IN LISTS files)
+    file(STRINGS ${file} lines REGEX "^[ \t]*#[ \t]*(include|if|elif).*<")
+    list(APPEND includes ${lines})
+  endforeach()
   set(targets)
   set(missing)
   foreach(row IN LISTS GRPO_THIRD_PARTIES)

@@ -1,0 +1,188 @@
+// Advantages, group statistics, GAE and whitening of tensors. Nothing here is differentiable: results carry no graph.
+// They are float32, or float64 where an input is.
+#pragma once
+
+#include <grpo/adapt/torch/tensors.hpp>
+
+#include <initializer_list>
+#include <utility>
+#include <vector>
+
+namespace grpo::inline v0 {
+namespace libtorch {
+
+// One entry per group: its size, the mean and deviation of its rewards, and whether all of them are equal.
+struct group_summary {
+    at::Tensor size{}, mean{}, deviation{}, degenerate{};
+};
+
+struct estimates {
+    at::Tensor advantage{}, returns{};
+};
+
+// grpo::gae_inputs as tensors: [rows, width] with an optional mask, or [tokens] with cu_seqlens; what is left undefined
+// does not apply. The flags are booleans or integers. Rollouts of shape [time, environments]: pass their transpose.
+struct gae_tensors {
+    at::Tensor reward{}, value{};
+    at::Tensor terminated{}, truncated{}, bootstrap{}, discount{}, lambda_token{}, lambda_sequence{};
+    at::Tensor mask{}, cu_seqlens{};
+};
+
+// The steps of all responses, one after the other: response i has the steps offsets[i] to offsets[i + 1]; end[j] is the
+// last token of step j, counted from the start of its response. Tokens: mask [rows, width], or [tokens] with
+// cu_seqlens.
+struct step_tensors {
+    at::Tensor offsets{}, end{}, reward{};
+    at::Tensor mask{}, cu_seqlens{};
+};
+
+namespace detail {
+
+inline at::ScalarType common_type(std::initializer_list<const at::Tensor*> all) {
+    for (const at::Tensor* x : all) {
+        if (x->defined() && x->scalar_type() == at::kDouble) return at::kDouble;
+    }
+    return at::kFloat;
+}
+
+inline at::Tensor responses(const char* function, const char* name, const at::Tensor& x) {
+    if (!x.defined()) refuse(function, name, "is missing, but is needed");
+    check_floating(function, name, x);
+    return x.detach().to(compute_of(x)).contiguous().view({-1});
+}
+
+inline at::Tensor flags_of(const char* function, const char* name, const at::Tensor& x, const placement& where) {
+    if (!x.defined()) return x;
+    check_not_complex(function, name, x);
+    if (x.sizes() != where.like.sizes()) {
+        require(complain(function, name, "has the shape %s, but the batch has %s", sizes_of(x).c_str(),
+                         sizes_of(where.like).c_str()));
+    }
+    return x.ne(0).contiguous().view({-1});
+}
+
+inline at::Tensor floats_of(const char* function, const char* name, const at::Tensor& x, const placement& where,
+                            at::ScalarType type) {
+    if (!x.defined()) return x;
+    check_floating(function, name, x);
+    return flattened(function, name, x, where, type);
+}
+
+}  // namespace detail
+
+// One advantage per response by the rule's estimator (recipe::advantages("rloo"), ...), shaped like the rewards, which
+// are flat in the order of the groups or [groups, group size].
+inline at::Tensor advantages(const recipe::advantage_rule& rule, const at::Tensor& rewards, const grouping& groups) {
+    constexpr const char* function = "libtorch::advantages";
+    const at::Tensor r = detail::responses(function, "rewards", rewards);
+    const at::Tensor offsets = groups.offsets(function, r.numel());
+    const at::Tensor out = at::empty_like(r);
+    detail::with_compute(r.scalar_type(), [&]<class T>(T) {
+        rule.by_sequence(ragged(detail::read<std::int64_t>(offsets)), detail::read<T>(r), detail::write<T>(out));
+    });
+    return out.view(rewards.sizes());
+}
+
+inline group_summary group_statistics(const at::Tensor& rewards, const grouping& groups,
+                                      const group_options& options = {}) {
+    constexpr const char* function = "libtorch::group_statistics";
+    const at::Tensor r = detail::responses(function, "rewards", rewards);
+    const at::Tensor offsets = groups.offsets(function, r.numel());
+    const std::int64_t n = offsets.size(0) - 1;
+    std::vector<group_report> reports(static_cast<std::size_t>(n));
+    const at::Tensor scratch = at::empty_like(r);
+    detail::with_compute(r.scalar_type(), [&]<class T>(T) {
+        group_normalised(ragged(detail::read<std::int64_t>(offsets)), detail::read<T>(r), detail::write<T>(scratch),
+                         options, view(reports));
+    });
+    group_summary s{at::empty({n}, at::kLong), at::empty({n}, r.options()), at::empty({n}, r.options()),
+                    at::empty({n}, at::kBool)};
+    detail::with_compute(r.scalar_type(), [&]<class T>(T) {
+        for (std::int64_t g = 0; g < n; ++g) {
+            const group_report& one = reports[static_cast<std::size_t>(g)];
+            detail::write<std::int64_t>(s.size)[g] = one.size;
+            detail::write<T>(s.mean)[g] = static_cast<T>(one.mean);
+            detail::write<T>(s.deviation)[g] = static_cast<T>(one.std);
+            detail::write<bool>(s.degenerate)[g] = one.degenerate;
+        }
+    });
+    return s;
+}
+
+// grpo::gae: advantages and returns, shaped like the rewards; 0 where masked.
+inline estimates gae(const gae_tensors& x, const gae_options& options = {}) {
+    constexpr const char* function = "libtorch::gae";
+    if (!x.reward.defined()) detail::refuse(function, "reward", "is missing, but is needed");
+    if (!x.value.defined()) detail::refuse(function, "value", "is missing, but is needed");
+    detail::check_memory(function, "reward", x.reward);
+    const detail::placement where = detail::place(function, "reward", x.reward, x.mask, x.cu_seqlens);
+    const auto type =
+        detail::common_type({&x.reward, &x.value, &x.bootstrap, &x.discount, &x.lambda_token, &x.lambda_sequence});
+    const auto floats = [&](const char* name, const at::Tensor& t) {
+        return detail::floats_of(function, name, t, where, type);
+    };
+    const auto flags = [&](const char* name, const at::Tensor& t) {
+        return detail::flags_of(function, name, t, where);
+    };
+    const at::Tensor reward = floats("reward", x.reward);
+    const at::Tensor value = floats("value", x.value);
+    const at::Tensor bootstrap = floats("bootstrap", x.bootstrap);
+    const at::Tensor discount = floats("discount", x.discount);
+    const at::Tensor lambda_token = floats("lambda_token", x.lambda_token);
+    const at::Tensor terminated = flags("terminated", x.terminated);
+    const at::Tensor truncated = flags("truncated", x.truncated);
+    at::Tensor lambda_sequence = x.lambda_sequence;
+    if (lambda_sequence.defined())
+        lambda_sequence = detail::responses(function, "lambda_sequence", lambda_sequence).to(type);
+    const estimates out{at::empty_like(reward), at::empty_like(reward)};
+    detail::with_compute(type, [&]<class T>(T) {
+        const gae_inputs<T, bool> in{detail::read<T>(reward),        detail::read<T>(value),
+                                     detail::read<bool>(terminated), detail::read<bool>(truncated),
+                                     detail::read<T>(bootstrap),     detail::read<T>(discount),
+                                     detail::read<T>(lambda_token),  detail::read<T>(lambda_sequence)};
+        grpo::gae(where.shape(), in, options, detail::write<T>(out.advantage), detail::write<T>(out.returns));
+    });
+    return {where.restored(out.advantage), where.restored(out.returns)};
+}
+
+// grpo::whiten over the entries where the mask (of the same shape; left out: all of them) is not 0; 0 elsewhere.
+inline at::Tensor whiten(const at::Tensor& x, const at::Tensor& mask = {}, const whiten_options& options = {}) {
+    constexpr const char* function = "libtorch::whiten";
+    const at::Tensor flat = detail::responses(function, "x", x);
+    const at::Tensor use = detail::as_mask(function, mask, x);
+    const at::Tensor out = at::empty_like(flat);
+    detail::with_compute(flat.scalar_type(), [&]<class T>(T) {
+        grpo::whiten(padded(1, flat.numel()).where(detail::read<bool>(use)), detail::read<T>(flat),
+                     detail::write<T>(out), options);
+    });
+    return out.view(x.sizes());
+}
+
+// grpo::process_supervision: step rewards, normalised within each group, to token advantages; shaped like the mask, or
+// [tokens] by cu_seqlens.
+inline at::Tensor process_supervision(const step_tensors& x, const grouping& groups,
+                                      const process_options& options = {}) {
+    constexpr const char* function = "libtorch::process_supervision";
+    if (!x.mask.defined() && !x.cu_seqlens.defined()) {
+        detail::refuse(function, "mask", "is missing, and so is cu_seqlens: one of them is needed");
+    }
+    const at::Tensor like =
+        x.mask.defined() ? x.mask : at::empty({x.cu_seqlens.numel() == 0 ? 0 : x.cu_seqlens[-1].item<std::int64_t>()});
+    const detail::placement where = detail::place(function, "mask", like, x.mask, x.cu_seqlens);
+    const at::Tensor reward = detail::responses(function, "reward", x.reward);
+    const at::Tensor steps = detail::as_offsets(function, "offsets", x.offsets);
+    const at::Tensor end = x.end.to(at::kLong).contiguous();
+    const at::Tensor offsets = groups.offsets(function, where.rows());
+    const at::Tensor normalised = at::empty_like(reward);
+    const at::Tensor out = at::empty({where.positions()}, reward.options());
+    detail::with_compute(reward.scalar_type(), [&]<class T>(T) {
+        const reasoning_steps<T> all{detail::read<std::int64_t>(steps), detail::read<std::int64_t>(end),
+                                     detail::read<T>(reward)};
+        grpo::process_supervision(ragged(detail::read<std::int64_t>(offsets)), where.shape(), all,
+                                  detail::write<T>(normalised), detail::write<T>(out), options);
+    });
+    return where.restored(out);
+}
+
+}  // namespace libtorch
+}  // namespace grpo::inline v0
