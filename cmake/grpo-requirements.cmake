@@ -13,15 +13,8 @@ find_package(fmt QUIET)
 find_package(benchmark QUIET)
 find_package(autodiff QUIET)
 
-# LibTorch. Its package may set compiler flags for everything after it; what is needed are headers and libraries.
-if(NOT GRPO_WITHOUT_TORCH)
-  find_package(Torch CONFIG QUIET)
-endif()
-if(Torch_FOUND AND NOT TARGET grpo_libtorch)
-  add_library(grpo_libtorch INTERFACE IMPORTED)
-  target_include_directories(grpo_libtorch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
-  target_link_libraries(grpo_libtorch INTERFACE ${TORCH_LIBRARIES})
-endif()
+# LibTorch, for the adapter's tests and for the examples that train.
+grpo_define_component(torch)
 
 # Only the header of ceres::Jet is needed; the solver's package would bring a dozen libraries.
 find_path(GRPO_CERES_INCLUDE ceres/jet.h)

@@ -8,7 +8,7 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 COMPONENT_HEADERS = {"eigen": "grpo/adapt/eigen.hpp", "xtensor": "grpo/adapt/xtensor.hpp", "simd": "grpo/exec/simd.hpp",
-                     "threads": "grpo/exec/threads.hpp"}
+                     "threads": "grpo/exec/threads.hpp", "torch": "grpo/adapt/torch.hpp"}
 
 
 class Trial:
@@ -88,8 +88,12 @@ class Trial:
         self.be_refused(["grpo", '"99.0"', f"version: {self.args.version}"], "VERSION_WANTED=99.0")
 
     def unknown_component(self):
-        self.be_refused(["grpo has no component 'teapot'", "eigen, xtensor, simd and threads"],
+        self.be_refused(["grpo has no component 'teapot'", "eigen, xtensor, simd, threads and torch"],
                         f"VERSION_WANTED={self.args.version}", "COMPONENT=teapot")
+
+    def component_absent(self):
+        self.be_refused(["grpo's component 'torch' needs the package Torch, which was not found", "libtorch-dev"],
+                        f"VERSION_WANTED={self.args.version}", "COMPONENT=torch", "CMAKE_DISABLE_FIND_PACKAGE_Torch=ON")
 
     def no_leaks(self):
         self.use_package("leaks")
@@ -119,7 +123,7 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         trial = Trial(args, pathlib.Path(scratch).resolve())
-        if args.way.startswith("component_"):
+        if args.way.startswith("component_") and args.way != "component_absent":
             trial.component(args.way.removeprefix("component_"))
         else:
             getattr(trial, args.way)()

@@ -36,6 +36,14 @@ struct step_tensors {
     at::Tensor mask{}, cu_seqlens{};
 };
 
+// What recipe::advantage_rule::by_token reads, as tensors: rewards flat in the order of the groups, one per response;
+// the others as its estimator needs them. Tokens: a mask [responses, width], or [tokens] with cu_seqlens.
+struct advantage_tensors {
+    at::Tensor rewards{};
+    at::Tensor logp_old{}, logp_ref{}, values{}, greedy_rewards{}, sum_probability_squared{};
+    at::Tensor mask{}, cu_seqlens{};
+};
+
 namespace detail {
 
 inline at::ScalarType common_type(std::initializer_list<const at::Tensor*> all) {
@@ -68,7 +76,56 @@ inline at::Tensor floats_of(const char* function, const char* name, const at::Te
     return flattened(function, name, x, where, type);
 }
 
+// A batch of which nothing but the mask or the offsets is known.
+inline placement place_tokens(const char* function, const at::Tensor& mask, const at::Tensor& cu_seqlens) {
+    if (mask.defined()) return place(function, "mask", mask, mask, cu_seqlens);
+    if (!cu_seqlens.defined()) refuse(function, "mask", "is missing, and so is cu_seqlens: one of them is needed");
+    const at::Tensor offsets = as_offsets(function, "cu_seqlens", cu_seqlens);
+    return place(function, "cu_seqlens", at::empty({offsets[-1].item<std::int64_t>()}), {}, cu_seqlens);
+}
+
+// The memory that a rule writes to, in between and in the end.
+template <class T>
+recipe::token_outputs<T> outputs_of(const at::Tensor& all, std::int64_t positions, std::int64_t rows) {
+    T* const p = static_cast<T*>(all.data_ptr());
+    return {{p, positions},
+            {p + positions, positions},
+            {p + 4 * positions, rows},
+            {p + 2 * positions, positions},
+            {p + 3 * positions, positions}};
+}
+
 }  // namespace detail
+
+// Advantages and returns per token by the rule, any estimator but gdpo; 0 where masked. `returns` is the critic's
+// target for gae and vapo, and 0 for what has one number per response.
+inline estimates advantages(const recipe::advantage_rule& rule, const advantage_tensors& x, const grouping& groups) {
+    constexpr const char* function = "libtorch::advantages";
+    const detail::placement where = detail::place_tokens(function, x.mask, x.cu_seqlens);
+    const auto type = detail::common_type(
+        {&x.rewards, &x.logp_old, &x.logp_ref, &x.values, &x.greedy_rewards, &x.sum_probability_squared});
+    const at::Tensor rewards = detail::responses(function, "rewards", x.rewards).to(type);
+    const at::Tensor offsets = groups.offsets(function, rewards.numel());
+    const auto tokens = [&](const char* name, const at::Tensor& t) {
+        return detail::floats_of(function, name, t, where, type);
+    };
+    const at::Tensor old = tokens("logp_old", x.logp_old);
+    const at::Tensor ref = tokens("logp_ref", x.logp_ref);
+    const at::Tensor values = tokens("values", x.values);
+    const at::Tensor squared = tokens("sum_probability_squared", x.sum_probability_squared);
+    at::Tensor greedy = x.greedy_rewards;
+    if (greedy.defined()) greedy = detail::responses(function, "greedy_rewards", greedy).to(type);
+    const std::int64_t positions = where.positions();
+    const at::Tensor all = at::zeros({4 * positions + where.rows()}, type);
+    detail::with_compute(type, [&]<class T>(T) {
+        using detail::read;
+        const recipe::token_inputs<T> in{read<T>(rewards), read<T>(old),    read<T>(ref),
+                                         read<T>(values),  read<T>(greedy), read<T>(squared)};
+        rule.by_token(ragged(read<std::int64_t>(offsets)), where.shape(), in,
+                      detail::outputs_of<T>(all, positions, where.rows()));
+    });
+    return {where.restored(all.slice(0, 0, positions)), where.restored(all.slice(0, positions, 2 * positions))};
+}
 
 // One advantage per response by the rule's estimator (recipe::advantages("rloo"), ...), shaped like the rewards, which
 // are flat in the order of the groups or [groups, group size].
@@ -163,15 +220,10 @@ inline at::Tensor whiten(const at::Tensor& x, const at::Tensor& mask = {}, const
 inline at::Tensor process_supervision(const step_tensors& x, const grouping& groups,
                                       const process_options& options = {}) {
     constexpr const char* function = "libtorch::process_supervision";
-    if (!x.mask.defined() && !x.cu_seqlens.defined()) {
-        detail::refuse(function, "mask", "is missing, and so is cu_seqlens: one of them is needed");
-    }
-    const at::Tensor like =
-        x.mask.defined() ? x.mask : at::empty({x.cu_seqlens.numel() == 0 ? 0 : x.cu_seqlens[-1].item<std::int64_t>()});
-    const detail::placement where = detail::place(function, "mask", like, x.mask, x.cu_seqlens);
+    const detail::placement where = detail::place_tokens(function, x.mask, x.cu_seqlens);
     const at::Tensor reward = detail::responses(function, "reward", x.reward);
     const at::Tensor steps = detail::as_offsets(function, "offsets", x.offsets);
-    const at::Tensor end = x.end.to(at::kLong).contiguous();
+    const at::Tensor end = detail::as_integers(function, "end", x.end);
     const at::Tensor offsets = groups.offsets(function, where.rows());
     const at::Tensor normalised = at::empty_like(reward);
     const at::Tensor out = at::empty({where.positions()}, reward.options());

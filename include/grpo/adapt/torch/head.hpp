@@ -199,8 +199,11 @@ loss evaluate_logits(const objective<Term, D>& o, const at::Tensor& logits, cons
     detail::flatten(function, inputs, where, type);
     const bool slopes =
         at::GradMode::is_enabled() && (logits.requires_grad() || (x.values.defined() && x.values.requires_grad()));
-    const auto [result, sums] = detail::compute(exec, o, inputs, where, type, denominator, slopes);
-    if (!slopes) return {result.value, sums};
+    if (!slopes) {
+        const auto [result, sums] = detail::compute<false>(exec, o, inputs, where, type, denominator);
+        return {result.value, sums};
+    }
+    const auto [result, sums] = detail::compute<true>(exec, o, inputs, where, type, denominator);
     const torch::autograd::variable_list outputs{result.value};
     const auto value = detail::logits_node<Exec>::apply(&h, &outputs, &result, logits, detail::or_empty(x.values));
     return {value[0], sums};

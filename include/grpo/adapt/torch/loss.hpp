@@ -139,6 +139,21 @@ const named_tensor& leader_of(const char* function, const Inputs& inputs) {
     refuse(function, inputs[0].name, "is missing, and so is every other input");
 }
 
+// Each pair is a row of one entry, so that aggregations over sequences and over tokens agree.
+template <class Inputs>
+placement place_pairs(const char* function, const Inputs& inputs, const at::Tensor& like) {
+    for (const named_tensor& x : inputs) {
+        if (!x.given->defined() || x.given->sizes() == like.sizes()) continue;
+        require(complain(function, x.name, "has the shape %s, but the batch has %s", sizes_of(*x.given).c_str(),
+                         sizes_of(like).c_str()));
+    }
+    placement where;
+    where.like = like;
+    where.offsets = at::arange(like.numel() + 1, at::kLong);
+    where.mask = at::ones({like.numel()}, at::kBool);
+    return where;
+}
+
 template <class Inputs>
 bool wants_gradient(const Inputs& inputs) {
     if (!at::GradMode::is_enabled()) return false;
@@ -149,59 +164,58 @@ bool wants_gradient(const Inputs& inputs) {
 }
 
 // The core's evaluation, with memory for those slopes that the term can have.
-template <class Exec, class Term, bool D, class Batch>
-loss_result run(const Exec& exec, const objective<Term, D>& o, const Batch& b, double n, bool slopes,
-                std::array<at::Tensor, 3>& out) {
+template <bool Slopes, class Exec, class Term, bool D, class Batch>
+loss_result run(const Exec& exec, const objective<Term, D>& o, const Batch& b, double n,
+                [[maybe_unused]] std::array<at::Tensor, 3>& out) {
     using T = typename Batch::compute;
     using record = typename grpo::detail::record_of<Batch>::template type<float>;
-    if (!slopes) return grpo::evaluate(exec, o, b, n);
-    const auto memory = [&](std::size_t k) {
+    [[maybe_unused]] const auto memory = [&](std::size_t k) {
         out[k] = at::empty({b.layout.extent()}, c10::CppTypeToScalarType<T>::value);
         return write<T>(out[k]);
     };
-    if constexpr (std::same_as<record, grpo::token<float>>) {
-        constexpr bool h = (Term::needs & input::entropy::bit) != 0;
-        constexpr bool v = (Term::needs & input::value::bit) != 0;
-        if constexpr (!h && !v)
+    if constexpr (!Slopes) {
+        return grpo::evaluate(exec, o, b, n);
+    } else if constexpr (std::same_as<record, grpo::token<float>>) {
+        constexpr bool more = (Term::needs & (input::entropy::bit | input::value::bit)) != 0;
+        if constexpr (!more) {
             return grpo::evaluate(exec, o, b, n, d_logp(memory(0)));
-        else
+        } else {
             return grpo::evaluate(exec, o, b, n, d_logp(memory(0)), d_entropy(memory(1)), d_values(memory(2)));
+        }
+    } else if constexpr ((Term::needs & input::gold::bit) == 0) {
+        return grpo::evaluate(exec, o, b, n, d_chosen(memory(0)), d_rejected(memory(1)));
     } else {
-        constexpr bool third = (Term::needs & input::gold::bit) != 0;
-        if constexpr (!third)
-            return grpo::evaluate(exec, o, b, n, d_chosen(memory(0)), d_rejected(memory(1)));
-        else
-            return grpo::evaluate(exec, o, b, n, d_chosen(memory(0)), d_rejected(memory(1)), d_gold(memory(2)));
+        return grpo::evaluate(exec, o, b, n, d_chosen(memory(0)), d_rejected(memory(1)), d_gold(memory(2)));
     }
 }
 
-template <class Exec, class Term, bool D, class Inputs>
+template <bool Slopes, class Exec, class Term, bool D, class Inputs>
 std::pair<evaluated, loss_result> compute(const Exec& exec, const objective<Term, D>& o, const Inputs& inputs,
                                           const placement& where, at::ScalarType type,
-                                          std::optional<double> denominator, bool slopes) {
+                                          std::optional<double> denominator) {
     const auto shape = where.shape();
     const double n = denominator ? *denominator : o.over.denominator(grpo::count(shape));
     std::pair<evaluated, loss_result> r;
     with_compute(type,
-                 [&]<class T>(T) { r.second = run(exec, o, batch_of<T>(shape, inputs), n, slopes, r.first.slope); });
+                 [&]<class T>(T) { r.second = run<Slopes>(exec, o, batch_of<T>(shape, inputs), n, r.first.slope); });
     r.first.value = at::full({}, r.second.loss(n), type);
-    if (!slopes) return r;
+    if (!Slopes) return r;
     // A tensor that the term does not read has slope 0: its gradient is there, and is 0.
     for (std::size_t k = 0; k < 3; ++k) {
-        if (inputs[k].given->defined() && !r.first.slope[k].defined())
-            r.first.slope[k] = at::zeros({where.positions()}, type);
+        at::Tensor& slope = r.first.slope[k];
+        if (inputs[k].given->defined() && !slope.defined()) slope = at::zeros({where.positions()}, type);
     }
     return r;
 }
 
 template <class Exec, class Term, bool D, class Inputs>
-loss evaluate_inputs(const Exec& exec, const objective<Term, D>& o, Inputs inputs, const placement& where,
+loss evaluate_inputs(const Exec& exec, const objective<Term, D>& o, const Inputs& inputs, const placement& where,
                      at::ScalarType type, std::optional<double> denominator) {
-    constexpr const char* function = "libtorch::evaluate";
-    flatten(function, inputs, where, type);
-    const bool slopes = wants_gradient(inputs);
-    const auto [result, sums] = compute(exec, o, inputs, where, type, denominator, slopes);
-    if (!slopes) return {result.value, sums};
+    if (!wants_gradient(inputs)) {
+        const auto [result, sums] = compute<false>(exec, o, inputs, where, type, denominator);
+        return {result.value, sums};
+    }
+    const auto [result, sums] = compute<true>(exec, o, inputs, where, type, denominator);
     const at::Tensor value =
         loss_node::apply(&result, or_empty(*inputs[0].given), or_empty(*inputs[1].given), or_empty(*inputs[2].given));
     return {value, sums};
@@ -220,6 +234,7 @@ loss evaluate(const objective<Term, D>& o, const token_tensors& x, std::optional
     const auto type = detail::check_inputs(function, inputs, detail::reads(o.term));
     const detail::named_tensor& leader = detail::leader_of(function, inputs);
     const detail::placement where = detail::place(function, leader.name, *leader.given, x.mask, x.cu_seqlens);
+    detail::flatten(function, inputs, where, type);
     return detail::evaluate_inputs(exec, o, inputs, where, type, denominator);
 }
 
@@ -231,16 +246,8 @@ loss evaluate(const objective<Term, D>& o, const pair_tensors& x, std::optional<
     auto inputs = detail::inputs_of(x);
     const auto type = detail::check_inputs(function, inputs, detail::reads(o.term));
     const at::Tensor& like = *detail::leader_of(function, inputs).given;
-    for (const detail::named_tensor& i : inputs) {
-        if (!i.given->defined() || i.given->sizes() == like.sizes()) continue;
-        detail::require(detail::complain(function, i.name, "has the shape %s, but the batch has %s",
-                                         detail::sizes_of(*i.given).c_str(), detail::sizes_of(like).c_str()));
-    }
-    detail::placement where;
-    where.like = like;
-    // Each pair is a row of one entry, so that sequence and token aggregations agree.
-    where.offsets = at::arange(like.numel() + 1, at::kLong);
-    where.mask = at::ones({like.numel()}, at::kBool);
+    const detail::placement where = detail::place_pairs(function, inputs, like);
+    detail::flatten(function, inputs, where, type);
     return detail::evaluate_inputs(exec, o, inputs, where, type, denominator);
 }
 

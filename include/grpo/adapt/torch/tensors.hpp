@@ -77,16 +77,21 @@ inline void check_constant(const char* function, const char* name, const at::Ten
     refuse(function, name, "requires a gradient, but is a constant of every loss: detach() it");
 }
 
-inline at::Tensor as_offsets(const char* function, const char* name, const at::Tensor& x) {
+inline at::Tensor as_integers(const char* function, const char* name, const at::Tensor& x) {
+    if (!x.defined()) refuse(function, name, "is missing, but is needed");
     check_memory(function, name, x);
     if (x.scalar_type() != at::kLong && x.scalar_type() != at::kInt) {
-        require(complain(function, name, "is of type %s, but offsets must be int32 or int64",
-                         at::toString(x.scalar_type())));
+        require(complain(function, name, "is of type %s, but must be int32 or int64", at::toString(x.scalar_type())));
     }
+    return x.to(at::kLong).contiguous();
+}
+
+inline at::Tensor as_offsets(const char* function, const char* name, const at::Tensor& x) {
+    const at::Tensor offsets = as_integers(function, name, x);
     if (x.dim() != 1 || x.size(0) < 1) {
         require(complain(function, name, "has the shape %s, but must be [rows + 1]", sizes_of(x).c_str()));
     }
-    return x.to(at::kLong).contiguous();
+    return offsets;
 }
 
 template <class T>
