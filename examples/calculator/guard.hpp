@@ -1,0 +1,65 @@
+// Notices that training has collapsed, and goes back to where it was good.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include <nlohmann/json.hpp>
+
+namespace calculator {
+
+// Watches the share of right responses. Its running mean forgets by a tenth a step; a collapse is a mean below
+// `floor` times the best one so far, or a gradient that is not finite.
+class guard {
+public:
+    static constexpr double floor = 0.6;
+    static constexpr double forgets = 0.1;
+    static constexpr std::int64_t settling = 5;  // steps before the mean says anything
+
+    enum class verdict { good, better, collapsed };
+
+    verdict see(double right, bool finite) {
+        if (!finite) return verdict::collapsed;
+        mean_ = seen_ == 0 ? right : mean_ + forgets * (right - mean_);
+        ++seen_;
+        if (seen_ < settling) return verdict::good;
+        if (mean_ > best_) {
+            best_ = mean_;
+            return verdict::better;
+        }
+        return mean_ < floor * best_ ? verdict::collapsed : verdict::good;
+    }
+
+    // Starts anew at half the rate; what was best stays the measure.
+    void back() {
+        seen_ = 0;
+        scale_ *= 0.5;
+        ++times_;
+    }
+
+    double scale() const { return scale_; }
+    double mean() const { return mean_; }
+    double best() const { return best_; }
+    std::int64_t times() const { return times_; }
+
+    nlohmann::ordered_json state() const {
+        return {{"mean", mean_}, {"best", best_}, {"seen", seen_}, {"scale", scale_}, {"times", times_}};
+    }
+    void restore(const nlohmann::ordered_json& j) {
+        mean_ = j.at("mean");
+        best_ = j.at("best");
+        seen_ = j.at("seen");
+        scale_ = j.at("scale");
+        times_ = j.at("times");
+    }
+
+private:
+    double mean_ = 0;
+    double best_ = 0;
+    std::int64_t seen_ = 0;
+    double scale_ = 1;
+    std::int64_t times_ = 0;
+};
+
+}  // namespace calculator
