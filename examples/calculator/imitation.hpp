@@ -4,8 +4,6 @@
 #include <cstdint>
 #include <vector>
 
-#include <grpo/recipe.hpp>
-
 #include "../support/random.hpp"
 #include "batch.hpp"
 #include "learner.hpp"
