@@ -1,8 +1,9 @@
 // CartPole-v1 and Acrobot-v1 as Gymnasium defines them: equations of motion, rewards, ends, starting states.
 //
-// Sources: the equations of Barto, Sutton and Anderson (1983) with Gymnasium's constants and explicit Euler steps for the
-// cart-pole (gymnasium/envs/classic_control/cartpole.py); those of Sutton and Barto's book with one Runge-Kutta step of
-// 0.2 s for the acrobot (gymnasium/envs/classic_control/acrobot.py, version 0.29). No torque noise, as in Acrobot-v1.
+// Sources: the equations of Barto, Sutton and Anderson (1983) with Gymnasium's constants and explicit Euler steps for
+// the cart-pole (gymnasium/envs/classic_control/cartpole.py); those of Sutton and Barto's book with one Runge-Kutta
+// step of 0.2 s for the acrobot (gymnasium/envs/classic_control/acrobot.py, version 0.29). No torque noise, as in
+// Acrobot-v1.
 #pragma once
 
 #include <algorithm>
@@ -73,8 +74,8 @@ struct cart_pole {
     }
 };
 
-// A double pendulum with a motor in the elbow: torque -1, 0 or 1 (actions 0, 1, 2), a reward of -1 per step until its tip is
-// one link above the shoulder.
+// A double pendulum with a motor in the elbow: torque -1, 0 or 1 (actions 0, 1, 2), a reward of -1 per step until its
+// tip is one link above the shoulder.
 struct acrobot {
     static constexpr task about{"Acrobot-v1", "acrobot", 6, 3, 500, -86.36, 1.32};
     static constexpr double gravity = 9.8;

@@ -136,8 +136,10 @@ void make_room(const request& r, const std::vector<control::run>& runs) {
     const std::string config = r.out + "/config.json";
     std::error_code unknown;
     if (!r.overwrite && std::filesystem::exists(config, unknown)) {
-        throw support::bad_input(fmt::format("--out {} holds the results of an earlier run: give another folder, or "
-                                             "--overwrite", r.out));
+        throw support::bad_input(
+            fmt::format("--out {} holds the results of an earlier run: give another folder, or "
+                        "--overwrite",
+                        r.out));
     }
     for (const control::run& one : runs) support::make_folder(fmt::format("{}/{}", r.out, one.about.name));
     support::write_file(config, configuration(r).dump(4) + "\n");
@@ -175,7 +177,8 @@ std::vector<scores> by_task(const std::vector<control::run>& runs) {
 }
 
 std::string results_table(const std::vector<scores>& all) {
-    support::table table({"environment", "seeds", "return", "CleanRL", "steps per core second", "of the rollouts alone"});
+    support::table table(
+        {"environment", "seeds", "return", "CleanRL", "steps per core second", "of the rollouts alone"});
     for (const scores& s : all) {
         const auto m = s.moments();
         table.add({s.about.id, fmt::format("{}", s.runs.size()),
@@ -246,11 +249,12 @@ int run(const request& r) {
     }
     std::int64_t steps = 0;
     for (const control::run& one : runs) steps += one.steps;
-    fmt::print("{} of {} runs, {} steps in {:.1f} s ({:.0f} steps/s) by {} threads; tables: {}\n", complete, runs.size(),
-               steps, seconds, static_cast<double>(steps) / seconds, threads_of(r), r.out);
+    fmt::print("{} of {} runs, {} steps in {:.1f} s ({:.0f} steps/s) by {} threads; tables: {}\n", complete,
+               runs.size(), steps, seconds, static_cast<double>(steps) / seconds, threads_of(r), r.out);
     if (r.draw) draw_curves(r, all);
     if (complete == static_cast<std::ptrdiff_t>(runs.size())) return 0;
-    fmt::print(stderr, "cartpole: interrupted; the tables of {} runs end early\n", static_cast<std::ptrdiff_t>(runs.size()) - complete);
+    fmt::print(stderr, "cartpole: interrupted; the tables of {} runs end early\n",
+               static_cast<std::ptrdiff_t>(runs.size()) - complete);
     return 130;
 }
 

@@ -1,5 +1,5 @@
-// Playing the policy for num_steps in every environment, and what PPO learns from: log-probabilities, values, advantages,
-// returns. Time runs along the first axis, [steps, environments], as in CleanRL.
+// Playing the policy for num_steps in every environment, and what PPO learns from: log-probabilities, values,
+// advantages, returns. Time runs along the first axis, [steps, environments], as in CleanRL.
 #pragma once
 
 #include <grpo/adapt/torch.hpp>

@@ -37,9 +37,9 @@ struct settings {
     // What each option allows by itself, but not together with the others.
     void validate() const {
         if (batch_size() % num_minibatches != 0) {
-            throw support::bad_input(fmt::format(
-                "--num-minibatches is {}, but must divide --num-envs times --num-steps, {} transitions",
-                num_minibatches, batch_size()));
+            throw support::bad_input(
+                fmt::format("--num-minibatches is {}, but must divide --num-envs times --num-steps, {} transitions",
+                            num_minibatches, batch_size()));
         }
         if (updates() < 1) {
             throw support::bad_input(fmt::format("--steps is {}, but one update plays --num-envs times --num-steps, {}",
