@@ -88,22 +88,24 @@ def refusals(folder):
         assert done.stdout == "" and "terminate" not in sentence, (options, done)
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*")}, "a refused call has written something"
 
-    full = called(folder, *SHORT, "--env", "cartpole", "--seeds", "1", "--updates-per-row", "1", "--out", "full", limit=2048)
+    full = called(folder, *SHORT, "--env", "cartpole", "--seeds", "1", "--updates-per-row", "1", "--out", "full",
+                  limit=2048)
     assert full.returncode == 1 and "seed-1.csv" in full.stderr and "File too large" in full.stderr, full
     text = (folder / "full/cartpole/seed-1.csv").read_text()
     assert text.endswith("\n") and len(text) <= 2048, "the table of a full disk ends with half a row"
 
 
 def interrupt(folder):
-    process = subprocess.Popen([PROGRAM, "--no-curves", "--env", "cartpole", "--seeds", "2", "--threads", "2", "--out", "i"],
-                               cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    options = ["--no-curves", "--env", "cartpole", "--seeds", "2", "--threads", "2", "--out", "i"]
+    process = subprocess.Popen([PROGRAM, *options], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)
     metrics = folder / "i/cartpole/seed-1.csv"
     until = time.monotonic() + 60
     while time.monotonic() < until and not (metrics.exists() and metrics.read_text().count("\n") > 2):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted" in errors and "0 of 2 runs" in out, (process.returncode, out, errors)
+    assert process.returncode == 130 and "interrupted" in errors and "0 of 2 runs" in out, (out, errors)
     assert metrics.read_text().endswith("\n"), "the table of an interrupted run ends with half a row"
 
 
