@@ -1,7 +1,13 @@
 // The LibTorch adapter against formulas composed of torch's own operations.
 #include <grpo/adapt/torch.hpp>
 
+#include <cmath>
+#include <limits>
+#include <string>
+#include <utility>
+
 #include <doctest/doctest.h>
+#include <torch/csrc/autograd/autograd.h>
 
 namespace {
 
@@ -142,4 +148,161 @@ TEST_CASE("gae is the recursion, step by step") {
         CHECK(difference(e.advantage.select(1, t), next) < 1e-12);
         CHECK(difference(e.returns.select(1, t), next + next_value) < 1e-12);
     }
+}
+
+namespace {
+
+// The sentence of the grpo::error that f throws, or "".
+template <class F>
+std::string sentence(F&& f) {
+    try {
+        f();
+    } catch (const grpo::error& e) {
+        return e.what();
+    }
+    return "";
+}
+
+const grpo::objective clip{grpo::clipped{}, grpo::aggregation::token_mean()};
+
+struct flat_batch {
+    Tensor logp = normal({3, 4}, at::kDouble, 0.3).requires_grad_(true);
+    Tensor old = normal({3, 4}, at::kDouble, 0.3);
+    Tensor advantage = normal({3}, at::kDouble);
+};
+
+Tensor gradient(const Tensor& value, const Tensor& x) {
+    return torch::autograd::grad({value}, {x})[0];
+}
+
+}  // namespace
+
+TEST_CASE("R1.12 masked entries of tensors may hold NaN: loss and gradient keep every bit, and are 0 there") {
+    at::manual_seed(7);
+    const flat_batch b;
+    const Tensor mask = at::rand({3, 4}).gt(0.5);
+    const auto run = [&](const Tensor& x, const Tensor& old) {
+        const auto r =
+            grpo::libtorch::evaluate(clip, {.logp = x, .logp_old = old, .advantage = b.advantage, .mask = mask});
+        return std::pair(r.value.detach(), gradient(r.value, x));
+    };
+    const auto plain = run(b.logp, b.old);
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    const Tensor hidden = b.logp.detach().masked_fill(mask.logical_not(), nan).requires_grad_(true);
+    const auto poisoned = run(hidden, b.old.masked_fill(mask.logical_not(), nan));
+    CHECK(at::equal(plain.first, poisoned.first));
+    CHECK(at::equal(plain.second, poisoned.second));
+    CHECK(poisoned.second.masked_select(mask.logical_not()).eq(0).all().item<bool>());
+}
+
+TEST_CASE("R1.16 a non-finite input of tensors is counted and named") {
+    at::manual_seed(7);
+    const flat_batch b;
+    b.old.view({-1})[6] = std::numeric_limits<double>::infinity();
+    const auto r = grpo::libtorch::evaluate(clip, {.logp = b.logp, .logp_old = b.old, .advantage = b.advantage});
+    CHECK(r.sums.nonfinite == 1);
+    CHECK(r.sums.first_nonfinite == 6);
+}
+
+TEST_CASE("R1.30 the on-policy ratio needs no logp_old: value -mean A, gradient -A / N") {
+    at::manual_seed(8);
+    const flat_batch b;
+    const grpo::objective o{grpo::on_policy{}, grpo::aggregation::token_mean()};
+    const auto r = grpo::libtorch::evaluate(o, {.logp = b.logp, .advantage = b.advantage});
+    CHECK(difference(r.value, -b.advantage.mean()) < 1e-15);
+    CHECK(difference(gradient(r.value, b.logp), (-b.advantage / 12).unsqueeze(1).expand({3, 4})) < 1e-15);
+}
+
+TEST_CASE("R1.40 logits, log-probabilities and the loss are separate: chained by hand they equal the fused node") {
+    at::manual_seed(9);
+    const grpo::objective o{grpo::clipped{} + 0.01 * grpo::entropy_bonus{} + 0.5 * grpo::value_loss{},
+                            grpo::aggregation::sequence_mean()};
+    const Tensor logits = normal({2, 3, 7}, at::kDouble).requires_grad_(true);
+    const Tensor targets = at::randint(7, {2, 3}, at::kLong);
+    grpo::libtorch::token_tensors x{.values = normal({2, 3}, at::kDouble).requires_grad_(true),
+                                    .logp_old = normal({2, 3}, at::kDouble, 0.1) - 2,
+                                    .advantage = normal({2}, at::kDouble),
+                                    .values_old = normal({2, 3}, at::kDouble),
+                                    .returns = normal({2, 3}, at::kDouble)};
+    const auto fused = grpo::libtorch::evaluate_logits(o, logits, targets, {}, x);
+    const auto one = torch::autograd::grad({fused.value}, {logits, x.values});
+    const auto s = grpo::libtorch::token_logp(logits, targets, {}, true);
+    x.logp = s.logp;
+    x.entropy = s.entropy;
+    const auto chained = grpo::libtorch::evaluate(o, x);
+    const auto two = torch::autograd::grad({chained.value}, {logits, x.values});
+    CHECK(difference(fused.value, chained.value) < 1e-15);
+    CHECK(difference(one[0], two[0]) < 1e-15);
+    CHECK(difference(one[1], two[1]) < 1e-15);
+    CHECK(one[1].abs().max().item<double>() > 1e-3);
+    CHECK(sentence([&] { grpo::libtorch::evaluate_logits(o, logits, targets, {}, x); }) ==
+          "grpo::libtorch::evaluate_logits: logp is given, but comes from the logits: leave it out");
+}
+
+TEST_CASE("a second derivative is refused, whether or not the upstream gradient has a graph") {
+    at::manual_seed(10);
+    const flat_batch b;
+    const Tensor logits = normal({3, 4, 5}, at::kDouble).requires_grad_(true);
+    const Tensor targets = at::randint(5, {3, 4}, at::kLong);
+    const auto of_logp =
+        grpo::libtorch::evaluate(clip, {.logp = b.logp, .logp_old = b.old, .advantage = b.advantage}).value;
+    const auto of_logits =
+        grpo::libtorch::evaluate_logits(clip, logits, targets, {}, {.logp_old = b.old, .advantage = b.advantage}).value;
+    const auto refused = [](const Tensor& loss, const Tensor& x) {
+        const Tensor first = torch::autograd::grad({loss}, {x}, {}, true, true)[0];
+        CHECK_THROWS_WITH_AS(torch::autograd::grad({first.mul(x).sum()}, {x}),
+                             doctest::Contains("differentiated again"), std::exception);
+    };
+    refused(of_logp, b.logp);
+    refused(of_logp.square(), b.logp);
+    refused(of_logits, logits);
+    refused(grpo::libtorch::token_logp(logits, targets).logp.sum(), logits);
+}
+
+TEST_CASE("tensors that cannot be used are refused in one sentence") {
+    at::manual_seed(11);
+    const flat_batch b;
+    const auto run = [&](const grpo::libtorch::token_tensors& x) {
+        return sentence([&] { grpo::libtorch::evaluate(clip, x); });
+    };
+    const std::string begins = "grpo::libtorch::evaluate: ";
+    CHECK(run({.logp = b.logp, .advantage = b.advantage}) == begins + "logp_old is missing, but the loss reads it");
+    CHECK(run({.logp = b.logp, .logp_old = b.old.to(at::kInt), .advantage = b.advantage}) ==
+          begins + "logp_old is of type Int, but must be float32, float64, bfloat16 or float16");
+    CHECK(run({.logp = b.logp, .logp_old = b.old.slice(1, 1), .advantage = b.advantage}) ==
+          begins +
+              "logp_old has the shape [3, 3], but the batch has [3, 4]: neither that, nor one entry for each of 3 "
+              "sequences");
+    CHECK(run({.logp = b.logp, .logp_old = b.old.to(at::kMeta), .advantage = b.advantage}) ==
+          begins + "logp_old is on the device meta, but the adapter computes on the CPU");
+    CHECK(run({.logp = b.logp, .logp_old = b.old.to_sparse(), .advantage = b.advantage}) ==
+          begins + "logp_old is sparse, but must be a strided tensor");
+    CHECK(run({.logp = b.logp, .logp_old = b.logp * 1, .advantage = b.advantage}) ==
+          begins + "logp_old requires a gradient, but is a constant of every loss: detach() it");
+    CHECK(sentence([&] { grpo::libtorch::gae({.reward = b.old}); }) ==
+          "grpo::libtorch::gae: value is missing, but is needed");
+    CHECK(sentence([&] { grpo::libtorch::group_statistics(b.advantage, 2); }) ==
+          "grpo::libtorch::group_statistics: group_size is 2, which 3 responses cannot be divided by");
+    CHECK(sentence([&] { grpo::libtorch::evaluate(clip, grpo::libtorch::token_tensors{}); }) ==
+          begins + "logp is missing, but the loss reads it");
+}
+
+TEST_CASE("groups of mixed sizes: statistics and process supervision are those of torch") {
+    const Tensor rewards = at::tensor({1.0, 3.0, 5.0, 5.0, 7.0}, at::kDouble);
+    const auto s = grpo::libtorch::group_statistics(rewards, at::tensor({0, 2, 4, 5}, at::kLong));
+    CHECK(at::equal(s.size, at::tensor({2, 2, 1}, at::kLong)));
+    CHECK(at::equal(s.mean, at::tensor({2.0, 5.0, 7.0}, at::kDouble)));
+    CHECK(difference(s.deviation, at::tensor({std::sqrt(2.0), 0.0, 0.0}, at::kDouble)) < 1e-15);
+    CHECK(at::equal(s.degenerate, at::tensor({0, 1, 1}, at::kLong).to(at::kBool)));
+    // arXiv 2402.03300, §4.1.3: two responses of one group with two steps and one; a token sums its later steps.
+    const Tensor steps = at::tensor({1.0, 0.0, 1.0}, at::kDouble);
+    const Tensor z = (steps - steps.mean()) / (steps.std() + 1e-6);
+    const Tensor a = grpo::libtorch::process_supervision({.offsets = at::tensor({0, 2, 3}, at::kLong),
+                                                          .end = at::tensor({0, 2, 1}, at::kLong),
+                                                          .reward = steps,
+                                                          .mask = at::ones({2, 3})},
+                                                         2);
+    const Tensor zero = at::zeros({}, at::kDouble);
+    const Tensor expected = at::stack({z[0] + z[1], z[1], z[1], z[2], z[2], zero}).view({2, 3});
+    CHECK(difference(a, expected) < 1e-12);
 }

@@ -1,7 +1,7 @@
-"""The README's programs: every ```cpp block with a main is compiled and run, and prints the ```text block after it."""
+"""A page's programs: every ```cpp block with a main is compiled and run, and prints the ```text block after it."""
+import argparse
 import pathlib
 import re
-import sys
 import tempfile
 
 import common
@@ -22,33 +22,42 @@ def trimmed(text):
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
-def problem_of(line, code, expected, compiler, include_dir, scratch):
+def problem_of(line, code, expected, page, args, scratch):
     source = pathlib.Path(scratch) / f"readme_{line}.cpp"
     binary = source.with_suffix("")
     source.write_text(code)
-    built = common.run([compiler, "-std=c++20", "-O1", *common.WARNINGS, "-I", include_dir, source, "-o", binary, "-pthread"])
+    system = [word for directory in args.system for word in ("-isystem", directory)]
+    built = common.run([args.compiler, "-std=c++20", "-O1", *common.WARNINGS, "-I", args.include_dir, *system, source,
+                        "-o", binary, "-pthread", *args.link])
     if built.returncode != 0:
-        return f"README.md:{line}: the program does not compile\n{built.stderr}"
+        return f"{page}:{line}: the program does not compile\n{built.stderr}"
     ran = common.run([binary], timeout=60)
     if ran.returncode != 0:
-        return f"README.md:{line}: the program ends with status {ran.returncode}\n{ran.stderr}"
+        return f"{page}:{line}: the program ends with status {ran.returncode}\n{ran.stderr}"
     if expected is None:
-        return f"README.md:{line}: the program has no ```text block with its output after it; it prints\n{ran.stdout}"
+        return f"{page}:{line}: the program has no ```text block with its output after it; it prints\n{ran.stdout}"
     if trimmed(ran.stdout) != trimmed(expected):
-        return f"README.md:{line}: the program prints\n{ran.stdout}where the README says\n{expected}"
+        return f"{page}:{line}: the program prints\n{ran.stdout}where the page says\n{expected}"
     return None
 
 
 def main():
-    readme, compiler, include_dir = sys.argv[1:4]
-    if not pathlib.Path(readme).exists():
-        common.finish(["there is no README.md"], "no program compiled")
-    found = list(programs(pathlib.Path(readme).read_text()))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("page", type=pathlib.Path)
+    parser.add_argument("compiler")
+    parser.add_argument("include_dir")
+    parser.add_argument("--system", action="append", default=[])
+    parser.add_argument("--link", action="append", default=[])
+    args = parser.parse_args()
+    page = args.page.name
+    if not args.page.exists():
+        common.finish([f"there is no {page}"], "no program compiled")
+    found = list(programs(args.page.read_text()))
     if not found:
-        common.finish(["README.md holds no complete program in a ```cpp block"], "no program compiled")
+        common.finish([f"{page} holds no complete program in a ```cpp block"], "no program compiled")
     with tempfile.TemporaryDirectory() as scratch:
-        problems = [p for p in (problem_of(*f, compiler, include_dir, scratch) for f in found) if p]
-    common.finish(problems, f"{len(found)} program(s) of the README")
+        problems = [p for p in (problem_of(*f, page, args, scratch) for f in found) if p]
+    common.finish(problems, f"{len(found)} program(s) of {page}")
 
 
 main()

@@ -2,7 +2,6 @@
 import os
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 import types
@@ -130,10 +129,6 @@ class Recipes(Case):
         self.close(loss_of("dapo", x, x.logp, weight=x.weight), weighted, 1e-12)
         self.refused("beta is given, but the recipe dapo has no such parameter", lambda: loss_of("dapo", x, x.logp, beta=1.0))
         self.refused("low is given, but the recipe sft has no such parameter", lambda: loss_of("sft", x, x.logp, low=0.1))
-
-
-def frozen(x):
-    return types.SimpleNamespace(**{k: v.clone() for k, v in vars(x).items()})
 
 
 # Recipes whose gradient is not that of their value: the paper stops it somewhere. The surrogate holds that part fixed.
@@ -402,8 +397,8 @@ class Refusals(Case):
         logp = x.logp.clone().requires_grad_(True)
         value, slope, _ = ops.policy_loss_fused("dapo", logp, x.logp_old, x.advantage, x.mask)
         self.close(slope.detach(), expected("dapo", x)[1], 1e-12)
-        if value.requires_grad:
-            self.refused("derivative for .*policy_loss_fused", lambda: value.backward())
+        self.assertTrue(value.requires_grad)
+        self.refused("derivative for .*policy_loss_fused", lambda: value.backward())
 
     def test_a_library_that_is_none(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -463,6 +458,71 @@ class Meta(Case):
             right = expected("grpo", x)
             self.close(value, right[0], 1e-12)
             self.close(slope, 2 * right[1], 1e-12)
+
+
+class Hooks(Case):
+    """The Python of docs/adapters.md, with stand-ins that call it as the trainers do."""
+
+    def blocks(self):
+        text = pathlib.Path(sys.argv[2]).read_text().replace("libgrpo_ops.so", LIBRARY)
+        return re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+
+    def namespace(self, word, **modules):
+        block, = [b for b in self.blocks() if word in b]
+        sys.modules.update(modules)
+        names = {}
+        exec(compile(block, "docs/adapters.md", "exec"), names)
+        return names
+
+    def test_trl(self):
+        class GRPOTrainer:
+            epsilon_low, epsilon_high, beta = 0.2, 0.28, 0.04
+
+            def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep):
+                assert input_ids.shape == attention_mask.shape == (5, 12)
+                return model[:, -logits_to_keep:], None
+
+            def compute_loss(self, model, inputs):
+                return self._compute_loss(model, inputs)
+
+        trainer = self.namespace("GRPOTrainer", trl=types.SimpleNamespace(GRPOTrainer=GRPOTrainer))["Trainer"]()
+        x = batch(torch.float64)
+        inputs = {"prompt_ids": torch.zeros(5, 3).long(), "completion_ids": torch.zeros(5, 9).long(),
+                  "prompt_mask": torch.ones(5, 3).long(), "completion_mask": x.mask.long(),
+                  "advantages": x.advantage[:, 0], "old_per_token_logps": x.logp_old, "ref_per_token_logps": x.logp_ref}
+        x.logp.requires_grad_(True)
+        for old in (x.logp_old, None):
+            inputs["old_per_token_logps"] = old
+            x.logp_old = x.logp.detach() if old is None else old
+            composed = f.token_mean(f.clip_loss(x, 0.2, 0.28, f.UNBOUNDED) + 0.04 * f.k3(x, f.UNBOUNDED), x)
+            right = torch.autograd.grad(composed, x.logp)[0]
+            loss = trainer.compute_loss(x.logp, inputs)
+            self.close(loss.detach(), composed.detach(), 1e-12)
+            self.close(torch.autograd.grad(loss, x.logp)[0], right, 1e-12)
+
+    def test_verl(self):
+        registry = {}
+
+        def register_policy_loss(name):
+            return lambda function: registry.setdefault(name, function)
+
+        algorithms = types.SimpleNamespace(register_policy_loss=register_policy_loss)
+        self.namespace("register_policy_loss", **{"verl": types.ModuleType("verl"),
+                                                  "verl.trainer": types.ModuleType("trainer"),
+                                                  "verl.trainer.ppo": types.ModuleType("ppo"),
+                                                  "verl.trainer.ppo.core_algos": algorithms})
+        x = batch(torch.float64)
+        x.logp.requires_grad_(True)
+        config = types.SimpleNamespace(clip_ratio_low=0.2, clip_ratio_high=0.3)
+        for weight in (None, x.weight):
+            loss, metrics = registry["grpo_core"](old_log_prob=x.logp_old, log_prob=x.logp, advantages=x.advantage,
+                                                  response_mask=x.mask.long(), loss_agg_mode="token-mean", config=config,
+                                                  rollout_is_weights=weight)
+            composed = f.token_mean((1 if weight is None else weight) * f.dual_clip(x, 0.2, 0.3), x)
+            self.close(loss.detach(), composed.detach(), 1e-12)
+            self.close(torch.autograd.grad(loss, x.logp)[0], torch.autograd.grad(composed, x.logp)[0], 1e-12)
+            self.assertAlmostEqual(metrics["actor/ppo_kl"], f.token_mean(x.logp_old - x.logp, x).item(), 12)
+            self.assertGreater(metrics["actor/pg_clipfrac"], 0)
 
 
 if __name__ == "__main__":
