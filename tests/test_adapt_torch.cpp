@@ -6,6 +6,11 @@
 #include <string>
 #include <utility>
 
+#include <grpo/exec/threads.hpp>
+#if __has_include(<xsimd/xsimd.hpp>)
+#include <grpo/exec/simd.hpp>
+#endif
+
 #include <doctest/doctest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -305,4 +310,62 @@ TEST_CASE("groups of mixed sizes: statistics and process supervision are those o
     const Tensor zero = at::zeros({}, at::kDouble);
     const Tensor expected = at::stack({z[0] + z[1], z[1], z[1], z[2], z[2], zero}).view({2, 3});
     CHECK(difference(a, expected) < 1e-12);
+}
+
+TEST_CASE("the upstream gradient of either output reaches the refusal") {
+    const Tensor logits = normal({2, 5}, at::kDouble).requires_grad_(true);
+    const auto s = grpo::libtorch::token_logp(logits, at::zeros({2}, at::kLong), {}, true);
+    const Tensor upstream = at::ones({2}, at::kDouble).requires_grad_(true);
+    const Tensor first = torch::autograd::grad({s.entropy}, {logits}, {upstream}, true, true)[0];
+    CHECK_THROWS_WITH_AS(torch::autograd::grad({first.sum()}, {upstream}, {}, true, false, true),
+                         doctest::Contains("differentiated again"), std::exception);
+}
+
+TEST_CASE("threads forwards and backwards: the same bits") {
+    at::manual_seed(12);
+    const flat_batch b;
+    const grpo::threads two(2);
+    const Tensor logits = normal({3, 4, 9}, at::kDouble).requires_grad_(true);
+    const Tensor targets = at::randint(9, {3, 4}, at::kLong);
+    const grpo::libtorch::token_tensors x{.logp_old = b.old - 3, .advantage = b.advantage};
+    const Tensor alone = grpo::libtorch::evaluate_logits(clip, logits, targets, {}, x).value;
+    const Tensor shared = grpo::libtorch::evaluate_logits(clip, logits, targets, {}, x, {}, two).value;
+    CHECK(at::equal(alone, shared));
+    CHECK(at::equal(gradient(alone, logits), gradient(shared, logits)));
+}
+
+#if __has_include(<xsimd/xsimd.hpp>)
+TEST_CASE("packs forwards and backwards: the same to rounding") {
+    at::manual_seed(12);
+    const flat_batch b;
+    const Tensor logits = normal({3, 4, 37}, at::kDouble).requires_grad_(true);
+    const Tensor targets = at::randint(37, {3, 4}, at::kLong);
+    const grpo::libtorch::token_tensors x{.logp_old = b.old - 3, .advantage = b.advantage};
+    const Tensor one = grpo::libtorch::evaluate_logits(clip, logits, targets, {}, x).value;
+    const Tensor two = grpo::libtorch::evaluate_logits(clip, logits, targets, {}, x, {}, grpo::simd{}).value;
+    CHECK(difference(one, two) < 1e-13);
+    CHECK(difference(gradient(one, logits), gradient(two, logits)) < 1e-13);
+}
+#endif
+
+TEST_CASE("logits changed between the passes are noticed, as torch does") {
+    const Tensor logits = normal({2, 3, 5}, at::kDouble).requires_grad_(true);
+    const Tensor z = logits * 1;
+    const grpo::objective o{grpo::nll{}, grpo::aggregation::token_mean()};
+    const Tensor loss = grpo::libtorch::evaluate_logits(o, z, at::zeros({2, 3}, at::kLong), {}, {}).value;
+    z.detach().add_(1);
+    CHECK_THROWS_WITH_AS(gradient(loss, logits), doctest::Contains("modified by an inplace operation"), std::exception);
+}
+
+TEST_CASE("empty batches, padded and ragged, have the loss 0 and an empty gradient") {
+    for (const bool flat : {false, true}) {
+        const Tensor logp = (flat ? at::zeros({0}) : at::zeros({0, 4})).requires_grad_(true);
+        const Tensor none = at::zeros_like(logp.detach());
+        const auto r = grpo::libtorch::evaluate(clip, {.logp = logp,
+                                                       .logp_old = none,
+                                                       .advantage = none,
+                                                       .cu_seqlens = flat ? at::zeros({1}, at::kLong) : Tensor()});
+        CHECK(r.value.item<float>() == 0.0f);
+        CHECK(gradient(r.value, logp).sizes() == logp.sizes());
+    }
 }

@@ -99,13 +99,31 @@ at::Tensor d_logits_of(const Exec& exec, const head& h, const at::Tensor& d_logp
     return out;
 }
 
+// The executor of the forward pass, for the backward pass: a copy, or the executor itself if it cannot be copied, which
+// must then live until the backward pass.
+template <class Exec>
+struct kept_executor : torch::CustomClassHolder {
+    static constexpr bool copied = std::is_copy_constructible_v<Exec>;
+    std::conditional_t<copied, Exec, const Exec*> kept;
+
+    explicit kept_executor(const Exec& e) requires(copied) : kept(e) {}
+    explicit kept_executor(const Exec& e) requires(!copied) : kept(&e) {}
+    const Exec& exec() const {
+        if constexpr (copied)
+            return kept;
+        else
+            return *kept;
+    }
+};
+
 // One node for both: the loss from logits (one output), and the log-probabilities alone (one or two outputs).
 template <class Exec>
 struct logits_node : torch::autograd::Function<logits_node<Exec>> {
-    static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const head* h,
-                                                  const torch::autograd::variable_list* outputs,
+    static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const Exec* exec,
+                                                  const head* h, const torch::autograd::variable_list* outputs,
                                                   const evaluated* result, at::Tensor logits, at::Tensor values) {
         const bool of_loss = result != nullptr;
+        context->saved_data["executor"] = c10::IValue::make_capsule(c10::make_intrusive<kept_executor<Exec>>(*exec));
         const bool wants_values = of_loss && values.requires_grad();
         context->save_for_backward({logits, h->targets, of_loss ? result->slope[0] : at::Tensor(),
                                     of_loss ? result->slope[1] : at::Tensor(),
@@ -121,24 +139,19 @@ struct logits_node : torch::autograd::Function<logits_node<Exec>> {
 
     static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                    torch::autograd::variable_list upstream) {
-        torch::autograd::variable_list gradients(5);
+        torch::autograd::variable_list gradients(6);
         const auto saved = context->get_saved_variables();
         const bool of_loss = context->saved_data["of_loss"].toBool();
         {
             at::AutoGradMode without(false);
             if (of_loss && upstream[0].defined() && saved[4].defined()) {
                 const auto type = static_cast<at::ScalarType>(context->saved_data["values_type"].toInt());
-                gradients[4] = saved[4].mul(upstream[0]).to(type);
+                gradients[5] = saved[4].mul(upstream[0]).to(type);
             }
             if (context->saved_data["wants_logits"].toBool())
-                gradients[3] = of_logits(context, saved, upstream, of_loss);
+                gradients[4] = of_logits(context, saved, upstream, of_loss);
         }
-        for (const at::Tensor& u : upstream) {
-            if (u.defined()) {
-                refuse_second_derivative(context, u, gradients);
-                break;
-            }
-        }
+        refuse_second_derivative(context, upstream, gradients);
         return gradients;
     }
 
@@ -154,7 +167,9 @@ private:
                 return saved[k + 2].defined() && upstream[0].defined() ? saved[k + 2].mul(upstream[0]) : at::Tensor();
             return k < upstream.size() && upstream[k].defined() ? upstream[k].reshape({-1}) : at::Tensor();
         };
-        return d_logits_of(Exec{}, h, flat(0), flat(1)).view(logits.sizes());
+        const auto kept = context->saved_data["executor"].toCapsule();
+        return d_logits_of(static_cast<const kept_executor<Exec>&>(*kept).exec(), h, flat(0), flat(1))
+            .view(logits.sizes());
     }
 };
 
@@ -172,7 +187,8 @@ selected token_logp(const at::Tensor& logits, const at::Tensor& targets, const h
     torch::autograd::variable_list outputs{out.logp};
     if (with_entropy) outputs.push_back(out.entropy);
     const detail::evaluated* none = nullptr;
-    const auto differentiable = detail::logits_node<Exec>::apply(&h, &outputs, none, logits, detail::or_empty({}));
+    const auto differentiable =
+        detail::logits_node<Exec>::apply(&exec, &h, &outputs, none, logits, detail::or_empty({}));
     return {differentiable[0], with_entropy ? differentiable[1] : at::Tensor()};
 }
 
@@ -190,6 +206,8 @@ loss evaluate_logits(const objective<Term, D>& o, const at::Tensor& logits, cons
     const detail::head h = detail::make_head(function, logits, targets, options);
     const detail::placement where = detail::place(function, "targets", targets, x.mask, x.cu_seqlens);
     const unsigned reads = detail::reads(o.term);
+    // What is wrong with the other inputs is said before the vocabulary is walked.
+    detail::check_inputs(function, detail::inputs_of(x), reads & ~(input::logp::bit | input::entropy::bit));
     const selected head_outputs = detail::forward(exec, h, (reads & input::entropy::bit) != 0);
     token_tensors all = x;
     all.logp = head_outputs.logp.view(targets.sizes());
@@ -205,7 +223,8 @@ loss evaluate_logits(const objective<Term, D>& o, const at::Tensor& logits, cons
     }
     const auto [result, sums] = detail::compute<true>(exec, o, inputs, where, type, denominator);
     const torch::autograd::variable_list outputs{result.value};
-    const auto value = detail::logits_node<Exec>::apply(&h, &outputs, &result, logits, detail::or_empty(x.values));
+    const auto value =
+        detail::logits_node<Exec>::apply(&exec, &h, &outputs, &result, logits, detail::or_empty(x.values));
     return {value[0], sums};
 }
 

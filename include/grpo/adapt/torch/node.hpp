@@ -40,12 +40,15 @@ inline void keep_edges(torch::autograd::AutogradContext* context, torch::autogra
 }
 
 // The same gradients, but whoever differentiates them is told that this cannot be done.
-inline void refuse_second_derivative(torch::autograd::AutogradContext* context, const at::Tensor& upstream,
+inline void refuse_second_derivative(torch::autograd::AutogradContext* context,
+                                     const torch::autograd::variable_list& upstream,
                                      torch::autograd::variable_list& gradients) {
     if (!at::GradMode::is_enabled()) return;
     const auto kept = context->saved_data["edges"].toCapsule();
     torch::autograd::edge_list edges = static_cast<const input_edges&>(*kept).edges;
-    if (upstream.requires_grad()) edges.push_back(torch::autograd::impl::gradient_edge(upstream));
+    for (const at::Tensor& u : upstream) {
+        if (u.defined() && u.requires_grad()) edges.push_back(torch::autograd::impl::gradient_edge(u));
+    }
     const auto refusal = std::make_shared<torch::autograd::Error>(
         "grpo: a loss has first derivatives alone: its gradient cannot be differentiated again (create_graph)",
         std::move(edges));
@@ -87,7 +90,7 @@ struct loss_node : torch::autograd::Function<loss_node> {
                 gradients[k + 1] = slopes[k].mul(upstream[0]).to(type);
             }
         }
-        refuse_second_derivative(context, upstream[0], gradients);
+        refuse_second_derivative(context, upstream, gradients);
         return gradients;
     }
 };

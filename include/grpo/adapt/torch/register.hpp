@@ -227,7 +227,7 @@ struct token_logp_node : torch::autograd::Function<token_logp_node<Library>> {
             gradients[0] =
                 op.call(saved[0], saved[1], slope(0), slope(1), context->saved_data["temperature"].toDouble());
         }
-        refuse_second_derivative(context, upstream[0], gradients);
+        refuse_second_derivative(context, upstream, gradients);
         return gradients;
     }
 };
