@@ -2,6 +2,7 @@
 
 tests/mutations.json holds {"mutations": [{"id", "file", "from", "to", "tests": [...], "why"}]}: `file` is relative to
 include/grpo, `from` must stand in it exactly once, `tests` are test executables of which at least one must fail.
+What stands after the list's id on the command line is added to the link line.
 A text that no longer matches, or a wrong formula that does not compile, is an error of the list.
 """
 import json
@@ -42,17 +43,18 @@ def compile_line(commands, test):
     sys.exit(f"the build has no test executable {test}")
 
 
-def outcome(test, commands, include_dir, copy, build, scratch):
+def outcome(test, commands, include_dir, copy, build, scratch, link):
     """What the test does with the seeded headers: 'notices' or 'passes'. Refuses what does not compile."""
     words, source = compile_line(commands, test)
     seeded = [w.replace(str(include_dir), str(copy)) for w in words]
     if seeded == words:
         sys.exit(f"the compile line of {test} does not name {include_dir}")
-    main_object = next(iter((build / "tests").glob("CMakeFiles/grpo_test_main.plain.dir/doctest_main.*")), None)
+    main_object = next(iter((build / "tests").glob("CMakeFiles/grpo_test_main.plain.dir/doctest_main.*.o")), None)
     if main_object is None:
         sys.exit("the build holds no compiled doctest main; build the tests first")
     binary = pathlib.Path(scratch) / test
-    built = common.run([*seeded, "-O0", "-w", source, main_object, "-o", binary, "-pthread"])
+    built = common.run([*seeded, "-O0", "-w", source, main_object, "-o", binary, "-pthread",
+                        *link])
     if built.returncode != 0:
         sys.exit(f"the seeded header does not compile in {test}:\n{built.stderr[:6000]}")
     try:
@@ -72,7 +74,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         copy = seed(mutation, include_dir, scratch)
         for test in mutation["tests"]:
-            seen = outcome(test, commands, include_dir, copy, build, scratch)
+            seen = outcome(test, commands, include_dir, copy, build, scratch, sys.argv[5:])
             print(f"{wanted}: {test} {seen}")
             if seen != "passes":
                 return

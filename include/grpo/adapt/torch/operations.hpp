@@ -1,5 +1,5 @@
 // The kernels behind GRPO_TORCH_REGISTER (register.hpp), with the flat signatures that torch.ops wants: raw, without a
-// graph. A loss returns its value, its slopes and its metrics.
+// graph. A loss returns its value, its slopes and its metrics. Exec: who walks the rows; made anew for every call.
 #pragma once
 
 #include <grpo/adapt/torch.hpp>
@@ -123,7 +123,7 @@ auto weighed(const Recipe& r) {
     }
 }
 
-template <class Term, bool D, class Tensors>
+template <class Exec, class Term, bool D, class Tensors>
 std::pair<evaluated, loss_result> with_slopes(const char* function, const objective<Term, D>& o, const Tensors& x,
                                               const placement* pairs, std::optional<double> denominator) {
     auto inputs = inputs_of(x);
@@ -136,10 +136,10 @@ std::pair<evaluated, loss_result> with_slopes(const char* function, const object
         where = *pairs;
     }
     flatten(function, inputs, where, type);
-    return compute<true>(serial{}, o, inputs, where, type, denominator);
+    return compute<true>(Exec{}, o, inputs, where, type, denominator);
 }
 
-template <class Recipe>
+template <class Exec, class Recipe>
 three policy_loss_of(const Recipe& r, token_tensors x, overrides o, std::optional<double> denominator) {
     constexpr const char* function = "policy_loss";
     constexpr bool reads_weight = (decltype(r.objective.term)::needs & input::weight::bit) != 0;
@@ -154,16 +154,16 @@ three policy_loss_of(const Recipe& r, token_tensors x, overrides o, std::optiona
     }
     if (!reads_weight && !x.weight.defined())
         x.weight = at::ones(x.logp.sizes(), x.logp.options().requires_grad(false));
-    const auto [result, sums] = with_slopes(function, loss.diagnosed(), x, nullptr, denominator);
+    const auto [result, sums] = with_slopes<Exec>(function, loss.diagnosed(), x, nullptr, denominator);
     return {result.value, result.slope[0].view(x.logp.sizes()), metrics_of(sums)};
 }
 
-template <class Term>
+template <class Exec, class Term>
 three preference_loss_of(const Term& term, const pair_tensors& x, std::optional<double> denominator) {
     const Tensor& like = x.chosen;
     const placement where = place_pairs("preference_loss", inputs_of(x), like);
     const objective<Term> o{term, aggregation::token_mean()};
-    const auto [result, sums] = with_slopes("preference_loss", o, x, &where, denominator);
+    const auto [result, sums] = with_slopes<Exec>("preference_loss", o, x, &where, denominator);
     return {result.value, result.slope[0].view(like.sizes()), result.slope[1].view(like.sizes())};
 }
 
@@ -179,11 +179,12 @@ inline grouping groups_of(const char* function, std::int64_t size, const maybe_t
 }  // namespace detail
 
 // The loss of any recipe over tokens, and its slopes by logp.
-inline three policy_loss_fused(std::string recipe, const Tensor& logp, const maybe_tensor& logp_old,
-                               const maybe_tensor& advantage, const maybe_tensor& mask, const maybe_tensor& logp_ref,
-                               const maybe_tensor& cu_seqlens, const maybe_tensor& logp_rollout,
-                               const maybe_tensor& weight, const maybe_tensor& keep, const maybe_tensor& label,
-                               maybe_double denominator, maybe_double low, maybe_double high, maybe_double beta) {
+template <class Exec>
+three policy_loss_fused(std::string recipe, const Tensor& logp, const maybe_tensor& logp_old,
+                        const maybe_tensor& advantage, const maybe_tensor& mask, const maybe_tensor& logp_ref,
+                        const maybe_tensor& cu_seqlens, const maybe_tensor& logp_rollout, const maybe_tensor& weight,
+                        const maybe_tensor& keep, const maybe_tensor& label, maybe_double denominator, maybe_double low,
+                        maybe_double high, maybe_double beta) {
     using detail::given;
     const token_tensors x{.logp = logp,
                           .logp_old = given(logp_old),
@@ -200,16 +201,16 @@ inline three policy_loss_fused(std::string recipe, const Tensor& logp, const may
         if constexpr ((decltype(r.objective.term)::needs & input::chosen::bit) != 0) {
             detail::refuse("policy_loss", "recipe", "is a loss of pairs: call preference_loss");
         } else {
-            out = detail::policy_loss_of(r, x, {low, high, beta}, given(denominator));
+            out = detail::policy_loss_of<Exec>(r, x, {low, high, beta}, given(denominator));
         }
     });
     return out;
 }
 
 // The clipped value loss over tokens, and its slopes by values.
-inline three value_loss_fused(const Tensor& values, const Tensor& values_old, const Tensor& returns,
-                              const maybe_tensor& mask, const maybe_tensor& cu_seqlens, double clip, double factor,
-                              maybe_double denominator) {
+template <class Exec>
+three value_loss_fused(const Tensor& values, const Tensor& values_old, const Tensor& returns, const maybe_tensor& mask,
+                       const maybe_tensor& cu_seqlens, double clip, double factor, maybe_double denominator) {
     using detail::given;
     const objective o{value_loss{.clip = clip, .factor = factor}, aggregation::token_mean()};
     const token_tensors x{.values = values,
@@ -217,16 +218,17 @@ inline three value_loss_fused(const Tensor& values, const Tensor& values_old, co
                           .returns = returns,
                           .mask = given(mask),
                           .cu_seqlens = given(cu_seqlens)};
-    const auto [result, sums] = detail::with_slopes("value_loss", o.diagnosed(), x, nullptr, given(denominator));
+    const auto [result, sums] = detail::with_slopes<Exec>("value_loss", o.diagnosed(), x, nullptr, given(denominator));
     return {result.value, result.slope[2].view(values.sizes()), detail::metrics_of(sums)};
 }
 
 // A loss of pairs, and its slopes by chosen and rejected: dpo, ipo, hinge, simpo, contrastive or bradley_terry
 // (scores).
-inline three preference_loss_fused(std::string loss, const Tensor& chosen, const Tensor& rejected,
-                                   const maybe_tensor& ref_chosen, const maybe_tensor& ref_rejected,
-                                   const maybe_tensor& chosen_length, const maybe_tensor& rejected_length,
-                                   maybe_double beta, maybe_double denominator) {
+template <class Exec>
+three preference_loss_fused(std::string loss, const Tensor& chosen, const Tensor& rejected,
+                            const maybe_tensor& ref_chosen, const maybe_tensor& ref_rejected,
+                            const maybe_tensor& chosen_length, const maybe_tensor& rejected_length, maybe_double beta,
+                            maybe_double denominator) {
     using detail::given;
     const pair_tensors x{.chosen = chosen,
                          .rejected = rejected,
@@ -240,7 +242,7 @@ inline three preference_loss_fused(std::string loss, const Tensor& chosen, const
         } else if (beta.has_value()) {
             detail::refuse("preference_loss", "beta", "is given, but this loss has no such parameter");
         }
-        return detail::preference_loss_of(term, x, given(denominator));
+        return detail::preference_loss_of<Exec>(term, x, given(denominator));
     };
     if (loss == "dpo") return run(dpo{});
     if (loss == "ipo") return run(ipo{});
@@ -255,16 +257,18 @@ inline three preference_loss_fused(std::string loss, const Tensor& chosen, const
 }
 
 // log softmax(logits / temperature) at the targets, and the entropy (empty unless asked for).
-inline two token_logp_fused(const Tensor& logits, const Tensor& targets, double temperature, bool with_entropy) {
+template <class Exec>
+two token_logp_fused(const Tensor& logits, const Tensor& targets, double temperature, bool with_entropy) {
     const at::NoGradGuard without;
-    const selected s = token_logp(logits, targets, {.temperature = temperature}, with_entropy);
+    const selected s = token_logp(logits, targets, {.temperature = temperature}, with_entropy, Exec{});
     return {s.logp, with_entropy ? s.entropy : at::empty({0}, s.logp.options())};
 }
-inline Tensor d_logits(const Tensor& logits, const Tensor& targets, const maybe_tensor& d_logp,
-                       const maybe_tensor& d_entropy, double temperature) {
+template <class Exec>
+Tensor d_logits(const Tensor& logits, const Tensor& targets, const maybe_tensor& d_logp, const maybe_tensor& d_entropy,
+                double temperature) {
     const detail::head h = detail::make_head("d_logits", logits, targets, {.temperature = temperature});
     const auto flat = [](const maybe_tensor& x) { return x.has_value() ? x->reshape({-1}) : Tensor(); };
-    return detail::d_logits_of(serial{}, h, flat(d_logp), flat(d_entropy)).view(logits.sizes());
+    return detail::d_logits_of(Exec{}, h, flat(d_logp), flat(d_entropy)).view(logits.sizes());
 }
 
 // Advantages by a recipe's rule: one per response, and per token.

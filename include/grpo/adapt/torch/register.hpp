@@ -7,6 +7,9 @@
 //   torch.ops.load_library("libmine.so");  loss, metrics = torch.ops.grpo.policy_loss("dapo", logp, old, advantage,
 //   mask)
 //
+// GRPO_TORCH_REGISTER(grpo, grpo::simd) takes another executor (include its header first), which losses and logits then
+// use.
+//
 // Link the library to LibTorch (grpo::torch does), or Python cannot load it. `ns` is yours to choose: one process can
 // hold one registration of a name, and LibTorch ends the process at a second one.
 //
@@ -135,6 +138,16 @@ inline Tensor whiten_meta(const Tensor& x, const maybe_tensor&) {
     return like(x, type_of(x));
 }
 
+// The executor that a registration names, or serial.
+template <class... Named>
+struct chosen_executor {
+    using type = serial;
+};
+template <class Named>
+struct chosen_executor<Named> {
+    using type = Named;
+};
+
 // Forms with a graph. Library::name is the namespace; a raw operation is called through the dispatcher, below autograd,
 // so that it may be traced.
 
@@ -177,7 +190,7 @@ two value_loss(const Tensor& values, const Tensor& values_old, const Tensor& ret
                const maybe_tensor& cu_seqlens, double clip, double factor, maybe_double denominator) {
     const auto [value, slope, metrics] = [&] {
         const at::AutoDispatchBelowADInplaceOrView below;
-        static const auto op = raw<Library, decltype(value_loss_fused)>("value_loss_fused");
+        static const auto op = raw<Library, decltype(value_loss_fused<serial>)>("value_loss_fused");
         return op.call(values, values_old, returns, mask, cu_seqlens, clip, factor, denominator);
     }();
     return {attach({value, {slope}}, values), metrics};
@@ -204,7 +217,7 @@ struct token_logp_node : torch::autograd::Function<token_logp_node<Library>> {
     static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, Tensor logits,
                                                   Tensor targets, double temperature, bool with_entropy) {
         const at::AutoDispatchBelowADInplaceOrView below;
-        static const auto op = raw<Library, decltype(token_logp_fused)>("token_logp_fused");
+        static const auto op = raw<Library, decltype(token_logp_fused<serial>)>("token_logp_fused");
         const auto [logp, entropy] = op.call(logits, targets, temperature, with_entropy);
         context->save_for_backward({logits, targets});
         context->saved_data["temperature"] = temperature;
@@ -219,7 +232,7 @@ struct token_logp_node : torch::autograd::Function<token_logp_node<Library>> {
         {
             const at::NoGradGuard without;
             const at::AutoDispatchBelowADInplaceOrView below;
-            static const auto op = raw<Library, decltype(d_logits)>("d_logits");
+            static const auto op = raw<Library, decltype(d_logits<serial>)>("d_logits");
             const auto slope = [&](std::size_t k) {
                 const bool there = upstream[k].defined() && upstream[k].sizes() == saved[1].sizes();
                 return there ? maybe_tensor(upstream[k]) : maybe_tensor();
@@ -238,7 +251,7 @@ two token_logp(const Tensor& logits, const Tensor& targets, double temperature, 
         return {out[0], out[1]};
     }
     const at::AutoDispatchBelowADInplaceOrView below;
-    static const auto op = raw<Library, decltype(token_logp_fused)>("token_logp_fused");
+    static const auto op = raw<Library, decltype(token_logp_fused<serial>)>("token_logp_fused");
     return op.call(logits, targets, temperature, with_entropy);
 }
 
@@ -279,7 +292,7 @@ inline void define_raw(torch::Library& m) {
 template <class Library>
 void define_with_graph(torch::Library& m) {
     const std::string policy = policy_arguments;
-    using policy_op = policy_loss<Library, decltype(policy_loss_fused)>;
+    using policy_op = policy_loss<Library, decltype(policy_loss_fused<serial>)>;
     m.def(("policy_loss(str recipe, Tensor logp, " + policy + " -> (Tensor, Tensor)").c_str(), &policy_op::call);
     m.def(("policy_loss_from_logits(str recipe, Tensor logits, Tensor targets, float temperature=1.0, " + policy +
            " -> (Tensor, Tensor)")
@@ -287,7 +300,7 @@ void define_with_graph(torch::Library& m) {
           &policy_op::from_logits);
     m.def(("value_loss" + std::string(value_arguments) + " -> (Tensor, Tensor)").c_str(), &value_loss<Library>);
     m.def(("preference_loss" + std::string(preference_arguments) + " -> Tensor").c_str(),
-          &preference_loss<Library, decltype(preference_loss_fused)>::call);
+          &preference_loss<Library, decltype(preference_loss_fused<serial>)>::call);
     m.def(
         "token_logp(Tensor logits, Tensor targets, float temperature=1.0, bool with_entropy=False) -> (Tensor, Tensor)",
         &token_logp<Library>);
@@ -299,21 +312,22 @@ void define_with_graph(torch::Library& m) {
     });
 }
 
-inline void implement_cpu(torch::Library& m) {
-    m.impl("policy_loss_fused", &policy_loss_fused);
-    m.impl("value_loss_fused", &value_loss_fused);
-    m.impl("preference_loss_fused", &preference_loss_fused);
-    m.impl("token_logp_fused", &token_logp_fused);
-    m.impl("d_logits", &d_logits);
+template <class Exec>
+void implement_cpu(torch::Library& m) {
+    m.impl("policy_loss_fused", &policy_loss_fused<Exec>);
+    m.impl("value_loss_fused", &value_loss_fused<Exec>);
+    m.impl("preference_loss_fused", &preference_loss_fused<Exec>);
+    m.impl("token_logp_fused", &token_logp_fused<Exec>);
+    m.impl("d_logits", &d_logits<Exec>);
     m.impl("group_advantages", &group_advantages);
     m.impl("token_advantages", &token_advantages);
     m.impl("gae", &gae_of);
     m.impl("whiten", &whiten_of);
 }
 inline void implement_meta(torch::Library& m) {
-    m.impl("policy_loss_fused", &meta_loss<decltype(policy_loss_fused)>::call);
+    m.impl("policy_loss_fused", &meta_loss<decltype(policy_loss_fused<serial>)>::call);
     m.impl("value_loss_fused", &value_loss_meta);
-    m.impl("preference_loss_fused", &meta_pairs<decltype(preference_loss_fused)>::call);
+    m.impl("preference_loss_fused", &meta_pairs<decltype(preference_loss_fused<serial>)>::call);
     m.impl("token_logp_fused", &token_logp_meta);
     m.impl("d_logits", &d_logits_meta);
     m.impl("group_advantages", &group_advantages_meta);
@@ -334,23 +348,24 @@ inline void implement_autograd(torch::Library& m) {
 }  // namespace libtorch
 }  // namespace grpo::inline v0
 
-#define GRPO_TORCH_REGISTER(ns)                                                            \
-    namespace {                                                                            \
-    struct grpo_torch_library_##ns {                                                       \
-        static constexpr const char* name = #ns;                                           \
-    };                                                                                     \
-    TORCH_LIBRARY(ns, m) {                                                                 \
-        grpo::libtorch::operations::detail::define_raw(m);                                 \
-        grpo::libtorch::operations::detail::define_with_graph<grpo_torch_library_##ns>(m); \
-    }                                                                                      \
-    TORCH_LIBRARY_IMPL(ns, CPU, m) {                                                       \
-        grpo::libtorch::operations::detail::implement_cpu(m);                              \
-    }                                                                                      \
-    TORCH_LIBRARY_IMPL(ns, Meta, m) {                                                      \
-        grpo::libtorch::operations::detail::implement_meta(m);                             \
-    }                                                                                      \
-    TORCH_LIBRARY_IMPL(ns, Autograd, m) {                                                  \
-        grpo::libtorch::operations::detail::implement_autograd(m);                         \
-    }                                                                                      \
-    }                                                                                      \
+#define GRPO_TORCH_REGISTER(ns, ...)                                                             \
+    namespace {                                                                                  \
+    struct grpo_torch_library_##ns {                                                             \
+        static constexpr const char* name = #ns;                                                 \
+        using executor = grpo::libtorch::operations::detail::chosen_executor<__VA_ARGS__>::type; \
+    };                                                                                           \
+    TORCH_LIBRARY(ns, m) {                                                                       \
+        grpo::libtorch::operations::detail::define_raw(m);                                       \
+        grpo::libtorch::operations::detail::define_with_graph<grpo_torch_library_##ns>(m);       \
+    }                                                                                            \
+    TORCH_LIBRARY_IMPL(ns, CPU, m) {                                                             \
+        grpo::libtorch::operations::detail::implement_cpu<grpo_torch_library_##ns::executor>(m); \
+    }                                                                                            \
+    TORCH_LIBRARY_IMPL(ns, Meta, m) {                                                            \
+        grpo::libtorch::operations::detail::implement_meta(m);                                   \
+    }                                                                                            \
+    TORCH_LIBRARY_IMPL(ns, Autograd, m) {                                                        \
+        grpo::libtorch::operations::detail::implement_autograd(m);                               \
+    }                                                                                            \
+    }                                                                                            \
     static_assert(true)
