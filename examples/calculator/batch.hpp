@@ -62,7 +62,8 @@ inline packed pack(std::span<const sequence> prompts, std::span<const sequence> 
 }
 
 // All responses in pieces of so many rows.
-inline std::vector<packed> pack_all(std::span<const sequence> prompts, std::span<const sequence> responses, std::size_t rows) {
+inline std::vector<packed> pack_all(std::span<const sequence> prompts, std::span<const sequence> responses,
+                                    std::size_t rows) {
     std::vector<packed> pieces;
     std::int64_t tokens = 0;
     for (std::size_t first = 0; first < prompts.size(); first += rows) {

@@ -80,8 +80,8 @@ public:
             if (there == value.dump()) continue;
             std::string shown = (part.empty() ? "" : part + ".") + name.substr(1);
             for (char& c : shown) c = c == '/' ? '.' : c;
-            throw support::bad_input(
-                fmt::format("{}: is of another {}: {} is {} there and {} here", path_, what, shown, there, value.dump()));
+            throw support::bad_input(fmt::format("{}: is of another {}: {} is {} there and {} here", path_, what, shown,
+                                                 there, value.dump()));
         }
     }
 

@@ -126,8 +126,7 @@ private:
     at::Tensor penalty(const std::vector<float>& length) const {
         const at::Tensor out = torch::empty({static_cast<std::int64_t>(length.size())});
         grpo::overlong_penalty(
-            length,
-            {.max_length = static_cast<double>(longest_), .buffer = static_cast<double>(settings_.overlong)},
+            length, {.max_length = static_cast<double>(longest_), .buffer = static_cast<double>(settings_.overlong)},
             grpo::view<float>(out.data_ptr<float>(), out.numel()));
         return out;
     }

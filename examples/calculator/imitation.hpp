@@ -50,7 +50,8 @@ private:
         for (std::int64_t i = k * settings_.sft_batch; i < (k + 1) * settings_.sft_batch; ++i) {
             if (i / all != pass_) {
                 pass_ = i / all;
-                order_ = support::choices(support::mixed({settings_.seed, 7, static_cast<std::uint64_t>(pass_)})).order(all);
+                order_ =
+                    support::choices(support::mixed({settings_.seed, 7, static_cast<std::uint64_t>(pass_)})).order(all);
             }
             chosen.push_back(order_[static_cast<std::size_t>(i % all)]);
         }

@@ -17,13 +17,13 @@ namespace calculator {
 
 class learner {
 public:
-    learner(const model_options& o, double weight_decay)
+    explicit learner(const model_options& o)
         : model(std::make_shared<transformer>(o)),
           optimizer(model->parameters(),
-                    torch::optim::AdamWOptions(1e-3).betas({0.9, 0.99}).eps(1e-8).weight_decay(weight_decay)) {}
+                    torch::optim::AdamWOptions(1e-3).betas({0.9, 0.99}).eps(1e-8).weight_decay(0)) {}
 
-    // One update with the gradient of Σ_k loss(k), cut to a norm of at most `longest`. The norm before the cut; where it is
-    // not finite nothing is changed.
+    // One update with the gradient of Σ_k loss(k), cut to a norm of at most `longest`. The norm before the cut; where
+    // it is not finite nothing is changed.
     template <class Loss>
     double update(workers& crew, std::size_t pieces, const Loss& loss, double rate, double longest) {
         const auto weights = model->parameters();

@@ -1,8 +1,6 @@
 // Everything about methods that does not depend on the type of their loss.
 #include "method.hpp"
 
-#include "../support/error.hpp"
-
 namespace calculator {
 
 namespace recipe = grpo::recipe;
@@ -96,8 +94,8 @@ void method::estimate(experience& e) const {
 void method::supervise_steps(experience& e) const {
     const grpo::group_options& g = card_.advantage.group;
     e.advantage = grpo::libtorch::process_supervision(
-        {.offsets = e.step_offsets, .end = e.step_end, .reward = e.step_reward, .cu_seqlens = e.offsets},
-        e.group_size, {.ddof = g.ddof, .eps = g.eps, .placement = g.placement});
+        {.offsets = e.step_offsets, .end = e.step_end, .reward = e.step_reward, .cu_seqlens = e.offsets}, e.group_size,
+        {.ddof = g.ddof, .eps = g.eps, .placement = g.placement});
 }
 
 void method::mix_rewards(experience& e) const {
@@ -170,9 +168,9 @@ at::Tensor method::added(const outlook& o, const experience& e, const packed& p,
     }
     if (added_kl_ != 0) {
         const grpo::objective leash{added_kl_ * grpo::kl{}, over};
-        sum = sum + grpo::libtorch::evaluate(
-                        leash, {.logp = o.logp, .logp_ref = p.of(e.logp_ref), .cu_seqlens = p.offsets},
-                        over.denominator(e.count))
+        sum = sum + grpo::libtorch::evaluate(leash,
+                                             {.logp = o.logp, .logp_ref = p.of(e.logp_ref), .cu_seqlens = p.offsets},
+                                             over.denominator(e.count))
                         .value;
     }
     return sum;

@@ -11,8 +11,6 @@
 
 namespace calculator {
 
-enum class supervision { outcome, process };
-
 // Whose responses a method learns from.
 enum class origin {
     policy,     // the model as it now is
@@ -61,13 +59,6 @@ struct measured {
         loss += x.loss, critic_loss += x.critic_loss, weight += x.weight, clipped += x.clipped, entropy += x.entropy;
         moved += x.moved, ref_weight += x.ref_weight, kl += x.kl;
     }
-};
-
-struct method_options {
-    std::string name = "grpo";
-    supervision by = supervision::outcome;
-    double kl = -1;  // coefficient of the KL to the reference; below 0: the recipe's own
-    double critic = 0.5;
 };
 
 class method {

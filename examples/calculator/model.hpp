@@ -13,23 +13,18 @@
 #include <string>
 #include <vector>
 
+#include "settings.hpp"
 #include "task.hpp"
 
 namespace calculator {
-
-struct model_options {
-    std::int64_t layers = 3;
-    std::int64_t heads = 4;
-    std::int64_t width = 64;
-    std::int64_t context = 64;  // longest prompt and response together
-};
 
 // One block: attention and a two-layer perceptron, each on a normalised copy of what it adds to.
 class block : public torch::nn::Module {
 public:
     explicit block(const model_options& o)
         : heads(o.heads),
-          attention_norm(register_module("attention_norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({o.width})))),
+          attention_norm(
+              register_module("attention_norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({o.width})))),
           qkv(register_module("qkv", torch::nn::Linear(o.width, 3 * o.width))),
           joined(register_module("joined", torch::nn::Linear(o.width, o.width))),
           hidden_norm(register_module("hidden_norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({o.width})))),
@@ -57,7 +52,8 @@ public:
         const at::Tensor bias = distance.index_select(1, steps).view({1, heads, length, length}) + future;
         const double scale = 1.0 / std::sqrt(static_cast<double>(width / heads));
         const at::Tensor scores = torch::matmul(all[0] * scale, all[1].transpose(-2, -1)) + bias;
-        const at::Tensor mixed = torch::matmul(scores.softmax(-1), all[2]).transpose(1, 2).reshape({rows, length, width});
+        const at::Tensor mixed =
+            torch::matmul(scores.softmax(-1), all[2]).transpose(1, 2).reshape({rows, length, width});
         const at::Tensor y = x + joined->forward(mixed);
         return y + perceptron(y);
     }

@@ -1,6 +1,6 @@
 // The losses of all recipes: the one place that is compiled once for each of them.
-#include "../support/error.hpp"
 #include "method.hpp"
+#include "run.hpp"
 
 #include <fmt/format.h>
 
@@ -125,7 +125,7 @@ void require_steps_make_sense(const grpo::recipe::card& what, const method_optio
     const bool normalised = rule.kind == grpo::recipe::estimator::group && g.scale == grpo::group_scale::group &&
                             g.baseline == grpo::group_baseline::mean && rule.kl.beta == 0;
     if (!normalised) {
-        throw support::bad_input(fmt::format(
+        throw usage_error(fmt::format(
             "--supervision process: step rewards are normalised within their group, which the recipe {} does not do; "
             "recipes like grpo, dapo and gspo do",
             what.name));
@@ -136,6 +136,11 @@ void require_steps_make_sense(const grpo::recipe::card& what, const method_optio
 
 std::unique_ptr<method> make_method(const method_options& o) {
     std::unique_ptr<method> made;
+    try {
+        grpo::recipe::find(o.name.c_str());
+    } catch (const grpo::error& e) {
+        throw usage_error(fmt::format("--recipe: {}", e.what()));
+    }
     grpo::recipe::visit(o.name.c_str(), [&]<class Term>(const grpo::recipe::method<Term>& r) {
         require_steps_make_sense(r, o);
         if constexpr ((Term::needs & grpo::input::chosen::bit) != 0) {

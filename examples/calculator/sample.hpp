@@ -101,8 +101,9 @@ private:
     void begin(std::span<const std::vector<token>> prompts, std::int64_t copies) {
         std::size_t longest = 0;
         for (const auto& p : prompts) longest = std::max(longest, p.size());
-        const at::Tensor ids = torch::full({static_cast<std::int64_t>(prompts.size()), static_cast<std::int64_t>(longest)},
-                                           vocabulary::pad, torch::kLong);
+        const at::Tensor ids =
+            torch::full({static_cast<std::int64_t>(prompts.size()), static_cast<std::int64_t>(longest)},
+                        vocabulary::pad, torch::kLong);
         for (std::size_t i = 0; i < prompts.size(); ++i) {
             std::copy(prompts[i].begin(), prompts[i].end(), ids.data_ptr<std::int64_t>() + i * longest);
             for (std::int64_t c = 0; c < copies; ++c) {
@@ -123,8 +124,10 @@ private:
         const at::Tensor steps = back.clamp_min(0).view({-1});
         at::Tensor x = model_.tokens->forward(ids) + model_.positions->forward(place);
         for (const auto& b : model_.blocks) {
-            const at::Tensor all = b->qkv->forward(b->attention_norm->forward(x)).view({ids.size(0), length, 3, heads, size});
-            memory m{torch::zeros({ids.size(0), heads, size, capacity_}), torch::zeros({ids.size(0), heads, capacity_, size})};
+            const at::Tensor all =
+                b->qkv->forward(b->attention_norm->forward(x)).view({ids.size(0), length, 3, heads, size});
+            memory m{torch::zeros({ids.size(0), heads, size, capacity_}),
+                     torch::zeros({ids.size(0), heads, capacity_, size})};
             m.keys.narrow(3, 0, length).copy_(all.select(2, 1).permute({0, 2, 3, 1}));
             m.values.narrow(2, 0, length).copy_(all.select(2, 2).permute({0, 2, 1, 3}));
             if (copies > 1) m = {m.keys.repeat_interleave(copies, 0), m.values.repeat_interleave(copies, 0)};

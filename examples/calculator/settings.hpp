@@ -3,13 +3,29 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "generate.hpp"
-#include "method.hpp"
 
 namespace calculator {
+
+enum class supervision { outcome, process };
+
+struct model_options {
+    std::int64_t layers = 2;
+    std::int64_t heads = 4;
+    std::int64_t width = 96;
+    std::int64_t context = 0;  // longest prompt and response together; 0: what the problems need
+};
+
+struct method_options {
+    std::string name = "dapo";
+    supervision by = supervision::outcome;
+    double kl = -1;  // coefficient of the KL to the reference; below 0: the recipe's own
+    double critic = 0.5;
+};
 
 struct settings {
     std::string gsm8k;
@@ -48,6 +64,13 @@ struct settings {
     std::string init;
     bool resume = false;
     bool force = false;
+
+    // The k of pass@k and maj@k: 1, 4, 16, ... up to the number of samples.
+    std::vector<std::int64_t> ks() const {
+        std::vector<std::int64_t> all;
+        for (std::int64_t k = 1; k <= samples; k *= 4) all.push_back(k);
+        return all;
+    }
 };
 
 // What decides the numbers of a run: all but where files lie, how many threads work, and how often is saved.
@@ -63,10 +86,8 @@ inline nlohmann::ordered_json config_of(const settings& s) {
                      {"largest_value", s.task.largest_value},
                      {"held_out_share", s.task.held_out_share}};
     }
-    j["model"] = {{"layers", s.model.layers},
-                  {"heads", s.model.heads},
-                  {"width", s.model.width},
-                  {"context", s.model.context}};
+    j["model"] = {
+        {"layers", s.model.layers}, {"heads", s.model.heads}, {"width", s.model.width}, {"context", s.model.context}};
     j["seed"] = s.seed;
     j["start"] = s.init.empty() ? "sft" : "checkpoint";
     j["sft_steps"] = s.sft_steps;
