@@ -446,6 +446,24 @@ class Meta(Case):
         slope, = torch.autograd.grad(loss, logp)
         self.assertEqual((slope.shape, slope.device.type), (logp.shape, "meta"))
 
+    def test_torch_checks_the_raw_operations_itself(self):
+        if not hasattr(torch.library, "opcheck"):
+            self.skipTest(f"torch {torch.__version__} has no opcheck")
+        x = batch(torch.float32)
+        logits, targets = torch.randn(5, 9, 11), torch.zeros(5, 9).long()
+        pairs = torch.randn(6)
+        for name, given, named in (
+                ("policy_loss_fused", ("grpo", x.logp, x.logp_old, x.advantage, x.mask, x.logp_ref), {}),
+                ("value_loss_fused", (x.logp, x.logp_old, x.logp_ref, x.mask), {}),
+                ("preference_loss_fused", ("dpo", pairs, pairs + 1, pairs, pairs), {}),
+                ("token_logp_fused", (logits, targets, 0.7, True), {}),
+                ("d_logits", (logits, targets, x.logp, None), {}),
+                ("group_advantages", ("grpo", pairs, 3), {}),
+                ("token_advantages", ("dr_grpo", pairs[:5], 5), {"mask": x.mask}),
+                ("gae", (x.logp, x.logp_old), {"mask": x.mask}),
+                ("whiten", (x.logp, x.mask), {})):
+            torch.library.opcheck(getattr(ops, name).default, given, named, test_utils=("test_schema", "test_faketensor"))
+
     def test_compiled(self):
         if not hasattr(torch, "compile"):
             self.skipTest(f"torch {torch.__version__} has no compile")

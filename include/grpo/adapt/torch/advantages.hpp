@@ -84,15 +84,16 @@ inline placement place_tokens(const char* function, const at::Tensor& mask, cons
     return place(function, "cu_seqlens", at::empty({offsets[-1].item<std::int64_t>()}), {}, cu_seqlens);
 }
 
-// The memory that a rule writes to, in between and in the end.
+// The memory that a rule writes to: the results, and what lies in between.
 template <class T>
-recipe::token_outputs<T> outputs_of(const at::Tensor& all, std::int64_t positions, std::int64_t rows) {
-    T* const p = static_cast<T*>(all.data_ptr());
-    return {{p, positions},
-            {p + positions, positions},
-            {p + 4 * positions, rows},
-            {p + 2 * positions, positions},
-            {p + 3 * positions, positions}};
+recipe::token_outputs<T> outputs_of(const estimates& e, const at::Tensor& between, std::int64_t rows) {
+    T* const p = static_cast<T*>(between.data_ptr());
+    const std::int64_t positions = e.advantage.numel();
+    return {write<T>(e.advantage),
+            write<T>(e.returns),
+            {p + 2 * positions, rows},
+            {p, positions},
+            {p + positions, positions}};
 }
 
 }  // namespace detail
@@ -116,15 +117,16 @@ inline estimates advantages(const recipe::advantage_rule& rule, const advantage_
     at::Tensor greedy = x.greedy_rewards;
     if (greedy.defined()) greedy = detail::responses(function, "greedy_rewards", greedy).to(type);
     const std::int64_t positions = where.positions();
-    const at::Tensor all = at::zeros({4 * positions + where.rows()}, type);
+    const estimates out{at::zeros({positions}, type), at::zeros({positions}, type)};
+    const at::Tensor between = at::empty({2 * positions + where.rows()}, type);
     detail::with_compute(type, [&]<class T>(T) {
         using detail::read;
         const recipe::token_inputs<T> in{read<T>(rewards), read<T>(old),    read<T>(ref),
                                          read<T>(values),  read<T>(greedy), read<T>(squared)};
         rule.by_token(ragged(read<std::int64_t>(offsets)), where.shape(), in,
-                      detail::outputs_of<T>(all, positions, where.rows()));
+                      detail::outputs_of<T>(out, between, where.rows()));
     });
-    return {where.restored(all.slice(0, 0, positions)), where.restored(all.slice(0, positions, 2 * positions))};
+    return {where.restored(out.advantage), where.restored(out.returns)};
 }
 
 // One advantage per response by the rule's estimator (recipe::advantages("rloo"), ...), shaped like the rewards, which
