@@ -11,6 +11,7 @@
 
 namespace calculator {
 
+// At a constant rate: a start whose rate had fallen to 0 would lose accuracy before reinforcement learning gains any.
 class imitation {
 public:
     imitation(const settings& s, const source& problems, learner& pupil, workers& crew)
@@ -36,7 +37,7 @@ public:
                 losses[i] = l.value.item<double>();
                 return l.value;
             },
-            scheduled(settings_.sft_learning_rate, k, settings_.sft_steps, 20, 0.1), settings_.longest_gradient);
+            scheduled(settings_.sft_learning_rate, k, settings_.sft_steps, 20, 1.0), settings_.longest_gradient);
         double sum = 0;
         for (const double x : losses) sum += x;
         return sum;

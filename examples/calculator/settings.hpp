@@ -32,23 +32,23 @@ struct settings {
     difficulty task;
     model_options model;
 
-    std::int64_t sft_steps = 600;
-    std::int64_t sft_examples = 2000;
-    std::int64_t sft_batch = 64;
-    double sft_learning_rate = 2e-3;
+    std::int64_t sft_steps = 500;
+    std::int64_t sft_examples = 20000;
+    std::int64_t sft_batch = 128;
+    double sft_learning_rate = 3e-3;
 
     method_options method;
-    std::int64_t steps = 200;
+    std::int64_t steps = 150;
     std::int64_t max_samples = 0;
-    std::int64_t groups = 32;
-    std::int64_t group_size = 16;
+    std::int64_t groups = 64;
+    std::int64_t group_size = 8;
     std::int64_t inner_steps = 1;
     std::int64_t reference_refresh = 0;
     std::int64_t overlong = 0;
     bool dynamic_sampling = false;
     bool guard = true;
     double temperature = 1.0;
-    double learning_rate = 5e-4;
+    double learning_rate = 7e-4;
     std::int64_t warm_up = 10;
     double longest_gradient = 1.0;
 
