@@ -3,8 +3,9 @@
 
 The comparison of DeepSeekMath's figure 5 (arXiv 2402.03300, section 5.2.1) and the analysis of its section 5.2.2, on
 the calculator's task. Every seed has an SFT model of its own, from which every arm starts. All arms share prompts,
-budget of sampled responses, learning rate and every other setting; what differs is named in ARMS. A run that is
-finished is not done again, and one that was broken off goes on from its last checkpoint.
+budget of sampled responses and every other setting; what differs is named in ARMS. With several --learning-rates each
+arm has the best of these few for it, by the held-out accuracy of one run each from a start that is used for nothing
+else. A run that is finished is not done again, and one that was broken off goes on from its last checkpoint.
 """
 import argparse
 import concurrent.futures
@@ -65,8 +66,10 @@ def write(path, text):
         fail(f"{path}: cannot be written ({e.strerror})")
 
 
-def folder_of(out, seed, name):
-    return os.path.join(out, f"seed-{seed}", name.lower().replace(" ", "-").replace("+", "-"))
+def folder_of(out, seed, name, rate=None):
+    """Of a run; of one that tries a learning rate where that is given."""
+    name = name.lower().replace(" ", "-").replace("+", "-")
+    return os.path.join(out, f"seed-{seed}", name if rate is None else f"{name}-rate-{rate:g}")
 
 
 class Interrupted(Exception):
@@ -83,6 +86,9 @@ class Runs:
         self.stopping = False
         self.done = 0
         self.total = len(options.seeds) * (1 + len(options.arms))
+        self.rates = dict.fromkeys(options.arms, options.learning_rates[0])
+        if self.tunes():
+            self.total += 1 + len(options.arms) * len(options.learning_rates)
         self.started = time.monotonic()
 
     def finished(self, folder):
@@ -92,7 +98,10 @@ class Runs:
         except (OSError, ValueError, KeyError):
             return False
 
-    def command(self, folder, seed, arm):
+    def tunes(self):
+        return len(self.options.learning_rates) > 1
+
+    def command(self, folder, seed, arm, rate):
         o = self.options
         words = [o.calculator, f"--out={folder}", f"--seed={seed}", f"--threads={o.threads}", *o.common]
         if arm == START:
@@ -100,19 +109,23 @@ class Runs:
         else:
             start = os.path.join(folder_of(o.out, seed, START), CHECKPOINT)
             words += [f"--init={start}", f"--steps={o.steps}", *ARMS[arm]]
+            rate = rate or self.rates[arm]
+            if rate is not None:
+                words.append(f"--learning-rate={rate:g}")
         if os.path.exists(os.path.join(folder, CHECKPOINT)):
             return words + ["--resume"]
         # What a run left that had not yet saved a checkpoint is begun anew.
         return words + (["--force"] if os.path.isdir(folder) and os.listdir(folder) else [])
 
-    def run(self, seed, arm):
-        folder = folder_of(self.options.out, seed, arm)
+    def run(self, seed, arm, rate=None):
+        folder = folder_of(self.options.out, seed, arm, rate)
+        what = f"seed {seed}, {arm}" + ("" if rate is None else f" at {rate:g}")
         if self.finished(folder):
-            return self.report(seed, arm, "was done before")
+            return self.report(f"{what} was done before")
         if self.stopping:
             raise Interrupted
         os.makedirs(os.path.dirname(folder), exist_ok=True)
-        words = self.command(folder, seed, arm)
+        words = self.command(folder, seed, arm, rate)
         began = time.monotonic()
         environment = dict(os.environ, OMP_NUM_THREADS=str(self.options.threads),
                            OPENBLAS_NUM_THREADS=str(self.options.threads))
@@ -129,15 +142,15 @@ class Runs:
         if self.stopping:
             raise Interrupted
         if status != 0 or not self.finished(folder):
-            raise RuntimeError(f"seed {seed}, {arm}: the calculator ended with status {status}: {last_line(folder + '.log')}")
+            raise RuntimeError(f"{what}: the calculator ended with status {status}: {last_line(folder + '.log')}")
         how = "went on and is done" if "--resume" in words else "is done"
-        self.report(seed, arm, f"{how} after {time.monotonic() - began:.0f} s")
+        self.report(f"{what} {how} after {time.monotonic() - began:.0f} s")
 
-    def report(self, seed, arm, what):
+    def report(self, what):
         with self.lock:
             self.done += 1
             minutes = (time.monotonic() - self.started) / 60
-            print(f"{self.done:>3}/{self.total}  {minutes:5.1f} min  seed {seed}, {arm} {what}", flush=True)
+            print(f"{self.done:>3}/{self.total}  {minutes:5.1f} min  {what}", flush=True)
 
     def stop(self, *_):
         """Children save their state on the first interrupt."""
@@ -147,28 +160,44 @@ class Runs:
                 child.send_signal(signal.SIGINT)
 
     def all(self):
+        o = self.options
         signal.signal(signal.SIGINT, self.stop)
         signal.signal(signal.SIGTERM, self.stop)
-        failures = []
-        with concurrent.futures.ThreadPoolExecutor(self.options.workers) as pool:
-            for arms in ([START], self.options.arms):
-                waiting = [pool.submit(self.run, seed, arm) for seed in self.options.seeds for arm in arms]
-                for one in waiting:
-                    try:
-                        one.result()
-                    except Interrupted:
-                        pass
-                    except (RuntimeError, OSError) as e:
-                        failures.append(str(e))
-                if failures or self.stopping:
-                    break
+        with concurrent.futures.ThreadPoolExecutor(o.workers) as pool:
+            if self.tunes():
+                self.together(pool, [(o.tuning_seed, START)])
+                self.together(pool, [(o.tuning_seed, arm, rate) for arm in o.arms for rate in o.learning_rates])
+                self.rates = {arm: self.best_rate(arm) for arm in o.arms}
+                print("best learning rates: " + ", ".join(f"{arm} {rate:g}" for arm, rate in self.rates.items()), flush=True)
+            self.together(pool, [(seed, START) for seed in o.seeds])
+            self.together(pool, [(seed, arm) for seed in o.seeds for arm in o.arms])
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def together(self, pool, runs):
+        """Runs that do not need each other. Ends the program where one of them failed, after the others."""
+        failures = []
+        waiting = [pool.submit(self.run, *run) for run in runs]
+        for one in waiting:
+            try:
+                one.result()
+            except Interrupted:
+                pass
+            except (RuntimeError, OSError) as e:
+                failures.append(str(e))
         if failures:
             fail("\nfigure5: ".join(failures))
         if self.stopping:
             print("figure5: interrupted; the same command goes on from here", file=sys.stderr)
             sys.exit(130)
+
+    def best_rate(self, arm):
+        """By held-out greedy accuracy; of equally good ones the smaller."""
+        def accuracy(rate):
+            folder = folder_of(self.options.out, self.options.tuning_seed, arm, rate)
+            with open(os.path.join(folder, RESULTS), encoding="utf-8") as file:
+                return json.load(file)["after"][ACCURACY]["mean"]
+        return max(sorted(self.options.learning_rates), key=accuracy)
 
 
 def last_line(path):
@@ -182,8 +211,8 @@ def last_line(path):
 
 def keep_settings(options):
     """One folder holds the runs of one set of settings; more seeds and arms may join."""
-    settings = {"steps": options.steps, "sft_steps": options.sft_steps, "threads": options.threads,
-                "common": options.common}
+    settings = {"steps": options.steps, "sft_steps": options.sft_steps, "learning_rates": options.learning_rates,
+                "tuning_seed": options.tuning_seed, "threads": options.threads, "common": options.common}
     path = os.path.join(options.out, "settings.json")
     try:
         os.makedirs(options.out, exist_ok=True)
@@ -330,6 +359,16 @@ def seeds_of(text):
     return seeds
 
 
+def rates_of(text):
+    try:
+        rates = [float(part) for part in text.split(",")]
+    except ValueError:
+        rates = []
+    if not rates or len(set(rates)) != len(rates) or not all(0 < rate < 1 for rate in rates):
+        raise argparse.ArgumentTypeError(f"expected different numbers between 0 and 1 joined by commas, got {text!r}")
+    return rates
+
+
 def arms_of(text):
     arms = text.split(",")
     for arm in arms:
@@ -358,11 +397,16 @@ def arguments():
     parser.add_argument("--arms", type=arms_of, default=list(ARMS), help="joined by commas (all: %s)" % ",".join(ARMS))
     parser.add_argument("--steps", type=positive, default=100, help="batches of sampled responses of each arm (100)")
     parser.add_argument("--sft-steps", type=positive, default=900, help="of the start (900)")
+    parser.add_argument("--learning-rates", type=rates_of, default=[None],
+                        help="of every arm, or several joined by commas to take each arm's best of (the calculator's own)")
+    parser.add_argument("--tuning-seed", type=int, default=1000, help="of the start that learning rates are tried from (1000)")
     parser.add_argument("--workers", type=positive, default=max(1, os.cpu_count() or 1),
                         help="runs at a time (as many as processors)")
     parser.add_argument("--threads", type=positive, default=1, help="of each run (1)")
     parser.add_argument("common", nargs="*", help="after --: options of the calculator for every run, SFT too")
     options = parser.parse_args()
+    if options.tuning_seed < 0 or options.tuning_seed in options.seeds:
+        fail(f"--tuning-seed: expected one from 0 that is not among --seeds, got {options.tuning_seed}", 2)
     if not os.access(options.calculator, os.X_OK) or os.path.isdir(options.calculator):
         fail(f"--calculator: {options.calculator} is no program", 2)
     return options
@@ -371,10 +415,13 @@ def arguments():
 def main():
     options = arguments()
     keep_settings(options)
-    Runs(options).all()
+    runs = Runs(options)
+    runs.all()
     student = load_curves().student
     outcome = Outcome(options)
     text = tables(outcome, student)
+    if runs.tunes():
+        text += "\nLearning rates: " + ", ".join(f"{arm} {rate:g}" for arm, rate in runs.rates.items()) + "\n"
     write(os.path.join(options.out, "figure5.txt"), text)
     write(os.path.join(options.out, "figure5.json"), json.dumps(
         {f"{arm}, seed {seed}": result for (seed, arm), result in outcome.results.items()}, indent=1) + "\n")

@@ -85,6 +85,9 @@ def main():
 
         interrupted(os.path.join(place, "broken"), table)
 
+        tuned(os.path.join(place, "tuned"))
+        refused(2, "--tuning-seed: expected one", out, "--tuning-seed=3")
+        refused(2, "expected different numbers between 0 and 1", out, "--learning-rates=1e-3,2")
         refused(1, "holds runs with steps 4, now it is 5", out, "--steps=5")
         refused(2, "there is no arm 'GRPO'", out, "--arms=GRPO")
         refused(2, "expected different seeds", out, "--seeds=1,1")
@@ -98,6 +101,18 @@ def main():
         refused(1, "no folder can be made there", os.path.join(place, "file", "runs"))
         shutil.rmtree(out)
     print("figure5: finishes, skips, goes on, and refuses")
+
+
+def tuned(out):
+    """Each arm has the learning rate that was best from the start kept for that."""
+    result = run(out, "--learning-rates=1e-3,1e-5", "--tuning-seed=7")
+    assert result.returncode == 0, result
+    for arm, folder in (("RFT", "rft"), ("GRPO+OS", "grpo-os")):
+        accuracy = {rate: json.loads(read(out, "seed-7", f"{folder}-rate-{rate}", "results.json"))["after"]["greedy accuracy"]
+                    ["mean"] for rate in ("0.001", "1e-05")}
+        best = "0.001" if accuracy["0.001"] > accuracy["1e-05"] else "1e-05"
+        assert f"{arm} {best}" in result.stdout.split("Learning rates: ")[1], (accuracy, result.stdout)
+        assert json.loads(read(out, "seed-3", folder, "config.json"))["learning_rate"] == float(best)
 
 
 def interrupted(out, table):
