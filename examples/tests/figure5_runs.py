@@ -1,4 +1,5 @@
 """The figure-5 driver with the real calculator, a tiny model and a few steps: finishing, skipping, going on, refusing."""
+import argparse
 import json
 import os
 import re
@@ -44,8 +45,8 @@ def numbers(out, text):
     assert line.split()[2] == f"{100 * (share('grpo-os') - share('rft')):+.1f}", line
 
 
-def intervals():
-    """The interval over several seeds, against the formula on known numbers: t(4) = 2.776."""
+def intervals(place):
+    """Intervals over seeds and the tables, against the formula on known numbers: t(4) = 2.776, t(1) = 12.706."""
     sys.path.insert(0, os.path.dirname(DRIVER))
     import figure5
     student = figure5.load_curves().student
@@ -55,10 +56,23 @@ def intervals():
     assert abs(mean - statistics.mean(values)) < 1e-12 and abs(got - half) < 1e-12
     assert figure5.plus_minus(values, student, True) == f"+53.0 ± {100 * half:.1f}"
 
+    shares = {("sft", 1): 0.4, ("sft", 2): 0.4, ("rft", 1): 0.5, ("rft", 2): 0.6, ("grpo-os", 1): 0.6, ("grpo-os", 2): 0.64}
+    for (arm, seed), share in shares.items():
+        os.makedirs(os.path.join(place, f"seed-{seed}", arm))
+        after = {"greedy accuracy": share, "pass@1": 0.3, "pass@4": 0.8, "maj@4": share / 2}
+        with open(os.path.join(place, f"seed-{seed}", arm, "results.json"), "w", encoding="utf-8") as file:
+            json.dump({"after": {name: {"mean": mean} for name, mean in after.items()}}, file)
+    outcome = figure5.Outcome(argparse.Namespace(out=place, seeds=[1, 2], arms=["RFT", "GRPO+OS"]))
+    text = re.sub(" +", " ", figure5.tables(outcome, student))
+    for line in ("SFT 40.0 ± 0.0 20.0 ± 0.0 80.0 ± 0.0", "RFT 55.0 ± 63.5 +15.0 ± 63.5 27.5 ± 31.8 80.0 ± 0.0",
+                 "GRPO+OS 62.0 ± 25.4 +7.0 ± 38.1 +22.0 ± 25.4 31.0 ± 12.7 80.0 ± 0.0",
+                 "GRPO+OS less RFT: +7.0 ± 38.1 (undecided)", "maj@4 +7.5 ± 31.8 +11.0 ± 12.7", "pass@4 +0.0 ± 0.0 +0.0 ± 0.0"):
+        assert line in text, (line, text)
+
 
 def main():
-    intervals()
     with tempfile.TemporaryDirectory() as place:
+        intervals(os.path.join(place, "known"))
         out = os.path.join(place, "runs")
         first = run(out)
         assert first.returncode == 0, first
