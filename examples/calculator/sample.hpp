@@ -52,7 +52,7 @@ inline void attend(const at::Tensor& query, const memory& m, const at::Tensor& d
             const float* const q = query.data_ptr<float>() + (row * heads + h) * size;
             const float* const k = m.keys.data_ptr<float>() + (row * heads + h) * size * context;
             const float* const v = m.values.data_ptr<float>() + (row * heads + h) * size * context;
-            const float* const far = distance.data_ptr<float>() + h * context;
+            const float* const far = distance.data_ptr<float>() + h * distance.size(1);
             float* const o = out.data_ptr<float>() + (row * heads + h) * size;
             for (std::int64_t t = 0; t < n; ++t) s[t] = 0;
             for (std::int64_t d = 0; d < size; ++d) {
