@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
         return app.exit(e) == 0 ? 0 : 2;
     }
     try {
+        calculator::fill_in(app, settings);
         calculator::validate(settings);
         return calculator::run(settings);
     } catch (const calculator::usage_error& e) {

@@ -1,6 +1,7 @@
 // The command line.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,8 @@
 #include "run.hpp"
 
 namespace calculator {
+
+constexpr std::int64_t gsm8k_sft_steps = 1500;
 
 namespace detail {
 
@@ -54,9 +57,12 @@ inline void sft_options(CLI::App& app, settings& s) {
     app.add_option("--sft-examples", s.sft_examples, "Worked examples, the first ones of the training stream")
         ->check(CLI::PositiveNumber)
         ->group(group);
-    app.add_option("--sft-steps", s.sft_steps, "Updates")->check(CLI::NonNegativeNumber)->group(group);
+    app.add_option("--sft-steps", s.sft_steps,
+                   fmt::format("Updates; with --gsm8k, whose expressions are harder, {}", gsm8k_sft_steps))
+        ->check(CLI::NonNegativeNumber)
+        ->group(group);
     app.add_option("--sft-batch", s.sft_batch, "Examples an update")->check(CLI::PositiveNumber)->group(group);
-    app.add_option("--sft-learning-rate", s.sft_learning_rate, "Learning rate, warmed up and then on half a cosine")
+    app.add_option("--sft-learning-rate", s.sft_learning_rate, "Learning rate, warmed up and then constant")
         ->check(CLI::PositiveNumber)
         ->group(group);
     app.add_option("--init", s.init, "Begin with the model of this checkpoint instead")->group(group);
@@ -111,7 +117,7 @@ inline void loop_options(CLI::App& app, settings& s) {
     app.add_option("--temperature", s.temperature, "Of sampling, and of every log-probability")
         ->check(CLI::PositiveNumber)
         ->group(group);
-    app.add_option("--learning-rate", s.learning_rate, "Learning rate, warmed up and then on half a cosine")
+    app.add_option("--learning-rate", s.learning_rate, "Learning rate, warmed up and then down to 0 on half a cosine")
         ->check(CLI::PositiveNumber)
         ->group(group);
     app.add_option("--warm-up", s.warm_up, "Steps until the full learning rate")
@@ -158,6 +164,11 @@ inline void add_options(CLI::App& app, settings& s) {
     detail::method_group(app, s);
     detail::loop_options(app, s);
     detail::run_options(app, s);
+}
+
+// Defaults that depend on other options.
+inline void fill_in(const CLI::App& app, settings& s) {
+    if (!s.gsm8k.empty() && app.get_option("--sft-steps")->empty()) s.sft_steps = gsm8k_sft_steps;
 }
 
 // What no single option can be checked for.

@@ -1,8 +1,10 @@
 // Everything that a run is made from.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -59,7 +61,7 @@ struct settings {
     std::int64_t save_every = 50;
 
     std::uint64_t seed = 1;
-    int threads = 2;
+    int threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
     std::string out = "calculator-run";
     std::string init;
     bool resume = false;
