@@ -7,7 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "batch.hpp"
+#include "outlook.hpp"
+#include "settings.hpp"
 
 namespace calculator {
 
