@@ -31,6 +31,8 @@ ARMS = {
     "PPO": ["--recipe=ppo"],
     "DPO": ["--recipe=dpo"],
 }
+# For a smooth curve, where the command does not say otherwise.
+CURVE = {"--evaluate-every": 10, "--curve-problems": 500}
 PAPER_ORDER = ["RFT", "Online RFT", "GRPO+OS", "GRPO+PS"]
 ACCURACY = "greedy accuracy"
 
@@ -103,15 +105,14 @@ class Runs:
 
     def command(self, folder, seed, arm, rate):
         o = self.options
-        words = [o.calculator, f"--out={folder}", f"--seed={seed}", f"--threads={o.threads}", *o.common]
+        curve = [f"{name}={value}" for name, value in CURVE.items() if not any(c.startswith(name) for c in o.common)]
+        words = [o.calculator, f"--out={folder}", f"--seed={seed}", f"--threads={o.threads}", *curve, *o.common]
         if arm == START:
             words += [f"--sft-steps={o.sft_steps}", "--steps=0"]
         else:
             start = os.path.join(folder_of(o.out, seed, START), CHECKPOINT)
             words += [f"--init={start}", f"--steps={o.steps}", *ARMS[arm]]
-            rate = rate or self.rates[arm]
-            if rate is not None:
-                words.append(f"--learning-rate={rate:g}")
+            words.append(f"--learning-rate={rate or self.rates[arm]:g}")
         if os.path.exists(os.path.join(folder, CHECKPOINT)):
             return words + ["--resume"]
         # What a run left that had not yet saved a checkpoint is begun anew.
@@ -395,10 +396,10 @@ def arguments():
     parser.add_argument("--out", default="figure5", help="folder for runs, pictures and tables (figure5)")
     parser.add_argument("--seeds", type=seeds_of, default=[1, 2, 3, 4, 5], help="joined by commas (1,2,3,4,5)")
     parser.add_argument("--arms", type=arms_of, default=list(ARMS), help="joined by commas (all: %s)" % ",".join(ARMS))
-    parser.add_argument("--steps", type=positive, default=100, help="batches of sampled responses of each arm (100)")
-    parser.add_argument("--sft-steps", type=positive, default=900, help="of the start (900)")
-    parser.add_argument("--learning-rates", type=rates_of, default=[None],
-                        help="of every arm, or several joined by commas to take each arm's best of (the calculator's own)")
+    parser.add_argument("--steps", type=positive, default=60, help="batches of sampled responses of each arm (60)")
+    parser.add_argument("--sft-steps", type=positive, default=500, help="of the start (500)")
+    parser.add_argument("--learning-rates", type=rates_of, default=[2e-4, 6e-4],
+                        help="joined by commas, to take each arm's best of, or one for all (2e-4,6e-4)")
     parser.add_argument("--tuning-seed", type=int, default=1000, help="of the start that learning rates are tried from (1000)")
     parser.add_argument("--workers", type=positive, default=max(1, os.cpu_count() or 1),
                         help="runs at a time (as many as processors)")

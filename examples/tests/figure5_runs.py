@@ -17,7 +17,7 @@ DRIVER, CALCULATOR, *TINY = sys.argv[1:]
 
 def words(out, *options, common=TINY, calculator=CALCULATOR):
     return [sys.executable, DRIVER, "--calculator", calculator, "--out", out, "--arms=RFT,GRPO+OS", "--seeds=3",
-            "--sft-steps=6", "--steps=4", "--workers=1", *options, "--", *common]
+            "--sft-steps=6", "--steps=4", "--workers=1", "--learning-rates=1e-3", *options, "--", *common]
 
 
 def run(*arguments, **settings):
