@@ -332,12 +332,27 @@ def sampling_plot(options, outcome):
             "--panel=share%=Held-out problems", "--band=t", *runs]
 
 
+def with_gain(options, seed, arm):
+    """A table of samples, accuracy, and accuracy less that of the seed's start: starts differ more than arms do."""
+    folder = folder_of(options.out, seed, arm)
+    lines, start = ["samples,accuracy,gain"], None
+    with open(os.path.join(folder, METRICS), newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row[HELD_OUT]:
+                accuracy = float(row[HELD_OUT])
+                start = accuracy if start is None else start
+                lines.append(f"{row[SAMPLES]},{accuracy!r},{accuracy - start!r}")
+    path = f"{folder}-curve.csv"
+    write(path, "\n".join(lines) + "\n")
+    return path
+
+
 def learning_plot(options):
-    runs = [f"--run={arm}={os.path.join(folder_of(options.out, seed, arm), METRICS)}"
-            for arm in options.arms for seed in options.seeds]
-    return [sys.executable, CURVES, f"--out={os.path.join(options.out, 'figure5.svg')}", f"--x={SAMPLES}",
-            "--x-label=sampled responses", f"--panel={HELD_OUT}%=Held-out greedy accuracy (mean of {len(options.seeds)} "
-            f"seeds, 95 % interval)", "--title=Six ways to train further from the same SFT model", "--band=t", *runs]
+    runs = [f"--run={arm}={with_gain(options, seed, arm)}" for arm in options.arms for seed in options.seeds]
+    return [sys.executable, CURVES, f"--out={os.path.join(options.out, 'figure5.svg')}", "--x=samples",
+            "--x-label=sampled responses", "--band=t", "--title=Six ways to train further from the same SFT model",
+            f"--panel=gain%=Held-out greedy accuracy less the start's (mean of {len(options.seeds)} seeds, 95 % interval)",
+            *runs]
 
 
 def draw(command):
