@@ -13,7 +13,7 @@ namespace calculator {
 // `floor` times the best one so far, or a gradient that is not finite.
 class guard {
 public:
-    static constexpr double floor = 0.6;
+    static constexpr double floor = 0.75;
     static constexpr double forgets = 0.1;
     static constexpr std::int64_t settling = 5;  // steps before the mean says anything
 
@@ -39,6 +39,10 @@ public:
     }
 
     double scale() const { return scale_; }
+    // The share of the rate after a fall back, whose first steps warm the optimiser up again.
+    double warmth(std::int64_t steps) const {
+        return times_ == 0 || seen_ >= steps ? 1.0 : static_cast<double>(seen_ + 1) / static_cast<double>(steps);
+    }
     double mean() const { return mean_; }
     double best() const { return best_; }
     std::int64_t times() const { return times_; }

@@ -34,13 +34,13 @@ struct settings {
     difficulty task;
     model_options model;
 
-    std::int64_t sft_steps = 500;
+    std::int64_t sft_steps = 400;
     std::int64_t sft_examples = 20000;
     std::int64_t sft_batch = 128;
     double sft_learning_rate = 3e-3;
 
     method_options method;
-    std::int64_t steps = 150;
+    std::int64_t steps = 400;
     std::int64_t max_samples = 0;
     std::int64_t groups = 64;
     std::int64_t group_size = 8;
@@ -50,7 +50,7 @@ struct settings {
     bool dynamic_sampling = false;
     bool guard = true;
     double temperature = 1.0;
-    double learning_rate = 7e-4;
+    double learning_rate = 4e-4;
     std::int64_t warm_up = 10;
     double longest_gradient = 1.0;
 

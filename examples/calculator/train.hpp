@@ -191,7 +191,7 @@ private:
         });
     }
     void learn(experience& e, step_report& r) {
-        r.rate = settings_.learning_rate * state.watch.scale() *
+        r.rate = settings_.learning_rate * state.watch.scale() * state.watch.warmth(settings_.warm_up) *
                  scheduled(1.0, state.step, settings_.steps, settings_.warm_up, 0.0);
         for (std::int64_t inner = 0; inner < settings_.inner_steps; ++inner) {
             std::vector<measured> of_piece(e.pieces.size());

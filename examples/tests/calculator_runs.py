@@ -90,6 +90,18 @@ def learns(place):
     return first, last
 
 
+def recovers(place):
+    """At a far too high rate training collapses; the guard notices, goes back, and ends better than without it."""
+    options = [*EASY, f"--init={place}/learned/checkpoint.bin", "--seed=5", "--steps=30", "--groups=8", "--group-size=8",
+               "--learning-rate=0.1", "--evaluate-every=0"]
+    _, complained = run(place / "guarded", *options)
+    _, silent = run(place / "unguarded", *options, "--no-guard")
+    guarded, unguarded = (mean(float(r["reward"]) for r in rows(place / n)[-5:]) for n in ("guarded", "unguarded"))
+    assert "training collapsed" in complained and "training collapsed" not in silent
+    times = json.loads((place / "guarded" / "results.json").read_text())["rollbacks"]
+    assert times == complained.count("training collapsed") and guarded > unguarded + 0.1, (times, guarded, unguarded)
+
+
 def same_numbers(a, b):
     return all((a / n).read_bytes() == (b / n).read_bytes() for n in ("sft.csv", "metrics.csv", "results.json"))
 
@@ -191,6 +203,7 @@ def main():
     place = pathlib.Path(tempfile.mkdtemp())
     try:
         first, last = learns(place)
+        recovers(place)
         start_of = place / "start" / "checkpoint.bin"
         run(place / "start", *COMMON, "--sft-steps=120", "--steps=0")
         goes_on(place)
