@@ -23,8 +23,8 @@ using support::mixed;
 
 struct difficulty {
     std::array<double, 4> lengths{0.4, 0.6, 0.0, 0.0};      // shares of problems of 1, 2, 3 and 4 operations
-    std::array<double, 4> operations{0.3, 0.3, 0.2, 0.2};  // shares of + - * /
-    double parentheses = 0.2;          // share with parentheses, of problems of 2 or more operations
+    std::array<double, 4> operations{0.35, 0.35, 0.2, 0.1}; // shares of + - * /
+    double parentheses = 0.0;          // share with parentheses, of problems of 2 or more operations
     std::int64_t largest_term = 20;    // numbers in sums and differences: 1 to this
     std::int64_t largest_factor = 9;   // factors, divisors and quotients: 2 to this
     std::int64_t largest_value = 200;  // of every result on the way

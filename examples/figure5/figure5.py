@@ -31,6 +31,8 @@ ARMS = {
     "PPO": ["--recipe=ppo"],
     "DPO": ["--recipe=dpo"],
 }
+# Harder than what the calculator makes by default, so that a start has much to learn.
+TASK = ["--operations", "0.3", "0.3", "0.2", "0.2", "--parentheses=0.2"]
 # For a smooth curve, where the command does not say otherwise.
 CURVE = {"--evaluate-every": 10, "--curve-problems": 500}
 PAPER_ORDER = ["RFT", "Online RFT", "GRPO+OS", "GRPO+PS"]
@@ -106,7 +108,8 @@ class Runs:
     def command(self, folder, seed, arm, rate):
         o = self.options
         curve = [f"{name}={value}" for name, value in CURVE.items() if not any(c.startswith(name) for c in o.common)]
-        words = [o.calculator, f"--out={folder}", f"--seed={seed}", f"--threads={o.threads}", *curve, *o.common]
+        task = [] if any(c.startswith(("--gsm8k", "--operations", "--parentheses")) for c in o.common) else TASK
+        words = [o.calculator, f"--out={folder}", f"--seed={seed}", f"--threads={o.threads}", *task, *curve, *o.common]
         if arm == START:
             words += [f"--sft-steps={o.sft_steps}", "--steps=0"]
         else:
