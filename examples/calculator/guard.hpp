@@ -26,7 +26,8 @@ public:
         if (seen_ < settling) return verdict::good;
         if (mean_ > best_) {
             best_ = mean_;
-            return verdict::better;
+            // The mean lags behind: weights that are already on their way down are not kept.
+            return right >= mean_ ? verdict::better : verdict::good;
         }
         return mean_ < floor * best_ ? verdict::collapsed : verdict::good;
     }
