@@ -384,7 +384,7 @@ private:
                            .panels = {"accuracy,held_out_accuracy%=Right answers", "kl=KL to the reference",
                                       "entropy=Entropy", "length=Response length"},
                            .runs = {{settings_.method.name, path("metrics.csv")}},
-                           .more = {}});
+                           .more = {"--smooth=9", "--columns=2"}});
         if (!problem.empty()) fmt::print(stderr, "calculator: {}\n", problem);
     }
 
