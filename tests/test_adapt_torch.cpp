@@ -14,6 +14,8 @@
 #include <doctest/doctest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <support/adapted.hpp>
+
 namespace {
 
 using at::Tensor;
@@ -157,16 +159,7 @@ TEST_CASE("gae is the recursion, step by step") {
 
 namespace {
 
-// The sentence of the grpo::error that f throws, or "".
-template <class F>
-std::string sentence(F&& f) {
-    try {
-        f();
-    } catch (const grpo::error& e) {
-        return e.what();
-    }
-    return "";
-}
+using adapted::sentence;
 
 const grpo::objective clip{grpo::clipped{}, grpo::aggregation::token_mean()};
 

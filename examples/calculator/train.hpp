@@ -190,6 +190,7 @@ private:
                 p.of(e.logp_ref).copy_(look(*reference, p, settings_.temperature).logp);
         });
     }
+
     void learn(experience& e, step_report& r) {
         r.rate = settings_.learning_rate * state.watch.scale() * state.watch.warmth(settings_.warm_up) *
                  scheduled(1.0, state.step, settings_.steps, settings_.warm_up, 0.0);
