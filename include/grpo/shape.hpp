@@ -82,6 +82,15 @@ struct cursor {
             scalar_traits<V>::store(p + i, x, count);
         }
     }
+    // The same lanes at another position.
+    GRPO_HD cursor at(std::int64_t other) const { return {other, count}; }
+    // Asks for memory eight cache lines further on, which may lie beyond the end.
+    template <class T>
+    GRPO_HD void prefetch([[maybe_unused]] const T* p) const {
+        if constexpr (lanes > 1) {
+            __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p + i) + 512));
+        }
+    }
     // Which of the existing lanes have a mask entry other than 0.
     template <class M>
     GRPO_HD mask_t<V> marked(const M* mask) const {
@@ -100,7 +109,40 @@ struct cursor {
     }
 };
 
+// A cursor all of whose lanes exist, which the compiler then knows.
+template <class V>
+struct whole_cursor {
+    static constexpr int lanes = scalar_traits<V>::lanes;
+    static constexpr int count = lanes;
+    std::int64_t i;
+
+    GRPO_HD operator cursor<V>() const { return {i}; }
+    template <class T>
+    GRPO_HD V load(const T* p) const {
+        return cursor<V>{i}.load(p);
+    }
+    template <class T>
+    GRPO_HD void store(T* p, const V& x) const {
+        cursor<V>{i}.store(p, x);
+    }
+    template <class T>
+    GRPO_HD void prefetch(const T* p) const {
+        cursor<V>{i}.prefetch(p);
+    }
+    GRPO_HD mask_t<V> existing() const { return cursor<V>{i}.existing(); }
+    GRPO_HD whole_cursor at(std::int64_t other) const { return {other}; }
+};
+
 namespace detail {
+// f(0), ..., f(K - 1), unrolled at every level of optimisation.
+template <int K, class F>
+GRPO_HD void repeat(F&& f) {
+    if constexpr (K > 0) {
+        repeat<K - 1>(f);
+        f(K - 1);
+    }
+}
+
 GRPO_HD bool any(bool mask) { return mask; }
 
 // The first lane set in a mask of which at least one is.

@@ -68,6 +68,11 @@ public:
         return tree<Monoid>(mine);
     }
 
+    template <class Monoid, class State>
+    State combine(const State& mine) const {
+        return tree<Monoid>(mine);
+    }
+
     template <class V, class F>
     void each(std::int64_t begin, std::int64_t end, F&& f) const {
         for (std::int64_t i = begin + lane_; i < end; i += N) f(grpo::cursor<V>{i});

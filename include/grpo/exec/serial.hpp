@@ -26,7 +26,9 @@ struct kept_value {
 //   scan<V>(b, e, f, g)               from the last position to the first: x = f(cursor)(x), then g(cursor, x)
 //   scan<V>(b, e, x, f, g)            the same, with f(cursor, next): next is the value of the nearest later position
 //                                     that x(cursor), a kept_value, keeps; 0 beyond the last
+//   combine<Monoid>(state)            the lanes' states merged, the same in every lane
 //   leader()                          true in exactly one lane
+// and, if it gains from them, verbs for rows far longer than a cache: see detail::stream and detail::sweep
 struct serial_team {
     template <class T>
     using vector = T;
@@ -57,6 +59,11 @@ struct serial_team {
                 ++i;
             }
         }
+        return state;
+    }
+
+    template <class Monoid, class State>
+    GRPO_HD static State combine(const State& state) {
         return state;
     }
 
@@ -97,6 +104,54 @@ GRPO_HD void scan_uniform(Team& team, std::int64_t begin, std::int64_t end, cons
     } else {
         team.template scan<V>(
             begin, end, x, [&](cursor<V> at, const V& next) { return affine<V>{scale, f(at, next)}; }, g);
+    }
+}
+
+// The positions that a lane has visited before the present one, in stream().
+template <class V, class Team>
+struct earlier_positions {
+    const Team& team;
+    std::int64_t begin;
+    std::int64_t i;
+
+    template <class F>
+    GRPO_HD void each(F&& f) const {
+        team.template each<V>(begin, i, f);
+    }
+};
+
+// Folds a long row in one read and, in between, does something for every position of a span that is still in the cache:
+//   f(state, at, earlier)   at: an array of cursors, as many as the team likes; earlier.each(g): those visited so far
+//   g(cursor)               for every position of [other_begin, other_end)
+// A lane's sums of packs are flushed by Monoid::flush(state). Returns the merged state.
+template <class Monoid, class V, class Team, class F, class G>
+GRPO_HD auto stream(Team& team, std::int64_t begin, std::int64_t end, F&& f, std::int64_t other_begin,
+                    std::int64_t other_end, G&& g) {
+    if constexpr (requires { team.template stream<Monoid, V>(begin, end, f, other_begin, other_end, g); }) {
+        return team.template stream<Monoid, V>(begin, end, f, other_begin, other_end, g);
+    } else {
+        team.template each<V>(other_begin, other_end, g);
+        typename Monoid::template state<V> state;
+        team.template each<V>(begin, end, [&](cursor<V> at) {
+            const cursor<V> here[1] = {at};
+            f(state, here, earlier_positions<V, Team>{team, begin, at.i});
+        });
+        Monoid::flush(state);
+        return team.template combine<Monoid>(state);
+    }
+}
+template <class Monoid, class V, class Team, class F>
+GRPO_HD auto stream(Team& team, std::int64_t begin, std::int64_t end, F&& f) {
+    return stream<Monoid, V>(team, begin, end, f, 0, 0, [](cursor<V>) {});
+}
+
+// each(), for a row far longer than a cache.
+template <class V, class Team, class F>
+GRPO_HD void sweep(Team& team, std::int64_t begin, std::int64_t end, F&& f) {
+    if constexpr (requires { team.template sweep<V>(begin, end, f); }) {
+        team.template sweep<V>(begin, end, f);
+    } else {
+        team.template each<V>(begin, end, f);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include <grpo/adapt/scalar/xsimd.hpp>
+#include <grpo/adapt/scalar/xsimd_exponent.hpp>
 #include <grpo/detail/config.hpp>
 #include <grpo/exec/serial.hpp>
 #include <grpo/fold.hpp>
@@ -63,6 +64,33 @@ GRPO_HD void add_later(V& offset, const V& power) {
         add_later<2 * Shift>(offset, V(power * power));
     }
 }
+
+// How long each of K segments of a row is: an odd number of packs, so that they do not all fall into one set of the cache
+// where the row's length is a power of 2. What they leave is less than two packs each.
+template <class V>
+GRPO_HD std::int64_t segment_of(std::int64_t entries, int segments) {
+    constexpr std::int64_t lanes = scalar_traits<V>::lanes;
+    const std::int64_t packs = entries / (segments * lanes);
+    return (packs - (packs > 0 && packs % 2 == 0 ? 1 : 0)) * lanes;
+}
+
+// Positions visited by a stream of K segments and a rest: see earlier_positions.
+template <class V, int K>
+struct earlier_in_segments {
+    std::int64_t begin;
+    std::int64_t segment;
+    std::int64_t i;     // within every segment
+    std::int64_t rest;  // visited beyond the segments
+
+    template <class F>
+    GRPO_HD void each(F&& f) const {
+        constexpr std::int64_t lanes = scalar_traits<V>::lanes;
+        for (int k = 0; k < K; ++k) {
+            for (std::int64_t j = 0; j < i; j += lanes) f(cursor<V>{begin + k * segment + j});
+        }
+        for (std::int64_t j = 0; j < rest; j += lanes) f(cursor<V>{begin + K * segment + j});
+    }
+};
 
 template <class V>
 GRPO_HD element_t<V> lane(const V& x, int k) {
@@ -127,6 +155,52 @@ struct simd_team {
             Monoid::merge(total, detail::reduce_lanes<Monoid, V>(state));
         }
         return total;
+    }
+
+    template <class Monoid, class State>
+    GRPO_HD static State combine(const State& state) {
+        return state;
+    }
+
+    // Eight segments of the row at once: their page walks and the processor's own prefetches overlap.
+    template <class Monoid, class V, class F, class G>
+    GRPO_HD auto stream(std::int64_t begin, std::int64_t end, F&& f, std::int64_t other, std::int64_t other_end,
+                        G&& g) const {
+        constexpr int K = 8;
+        constexpr std::int64_t lanes = scalar_traits<V>::lanes;
+        constexpr std::int64_t block = 32 * lanes;
+        const std::int64_t segment = detail::segment_of<V>(end - begin, K);
+        typename Monoid::template state<V> state;
+        for (std::int64_t start = 0; start < segment; start += block) {
+            const std::int64_t stop = segment - start < block ? segment : start + block;
+            for (std::int64_t i = start; i < stop; i += lanes) {
+                whole_cursor<V> at[K];
+                for (int k = 0; k < K; ++k) at[k] = {begin + k * segment + i};
+                f(state, at, detail::earlier_in_segments<V, K>{begin, segment, i, 0});
+                if (other + K * lanes > other_end) continue;
+                detail::repeat<K>([&](int k) __attribute__((always_inline)) { g(whole_cursor<V>{other + k * lanes}); });
+                other += K * lanes;
+            }
+            Monoid::flush(state);
+        }
+        for (std::int64_t i = begin + K * segment; i < end; i += lanes) {
+            const cursor<V> at[1] = {{i, static_cast<int>(end - i < lanes ? end - i : lanes)}};
+            f(state, at, detail::earlier_in_segments<V, K>{begin, segment, segment, i - begin - K * segment});
+        }
+        Monoid::flush(state);
+        each<V>(other, other_end, g);
+        return state;
+    }
+
+    template <class V, class F>
+    GRPO_HD void sweep(std::int64_t begin, std::int64_t end, F&& f) const {
+        constexpr int K = 8;
+        constexpr std::int64_t lanes = scalar_traits<V>::lanes;
+        const std::int64_t segment = detail::segment_of<V>(end - begin, K);
+        for (std::int64_t i = begin; i < begin + segment; i += lanes) {
+            detail::repeat<K>([&](int k) __attribute__((always_inline)) { f(whole_cursor<V>{i + k * segment}); });
+        }
+        each<V>(begin + K * segment, end, f);
     }
 
     template <class V, class F>

@@ -218,6 +218,19 @@ GRPO_HD S square(const S& x) {
     return S(x * x);
 }
 
+// (e^2x - 1) / (e^2x + 1); 1 in double beyond |x| = 22, where it is cut off.
+template <class S>
+GRPO_HD S tanh(const S& x) {
+    if constexpr (detail::differentiable<S>) {
+        const constant_t<S> t = math::tanh(value(x));
+        return scalar_traits<S>::chain(t, constant<S>(1) - t * t, x);
+    } else {
+        const S bounded = math::clamp(x, constant<S>(-22), constant<S>(22));
+        const S e = math::expm1(S(bounded + bounded));
+        return S(e / (e + constant<S>(2)));
+    }
+}
+
 // 1 / (1 + e^-x), without overflow.
 template <class S>
 GRPO_HD S sigmoid(const S& x) {

@@ -17,6 +17,7 @@
 #pragma GCC diagnostic pop
 #endif
 
+#include <grpo/adapt/scalar/xsimd_storage.hpp>
 #include <grpo/detail/config.hpp>
 #include <grpo/scalar.hpp>
 #include <grpo/shape.hpp>
@@ -228,6 +229,9 @@ struct scalar_traits<xsimd::batch<T, A>> {
         if constexpr (std::is_same_v<U, T>) {
             if (count == lanes) return pack::load_unaligned(p);
         }
+        if constexpr (detail::storage_pack<U, pack>::exists) {
+            if (count == lanes) return detail::storage_pack<U, pack>::load(p);
+        }
 #if defined(__AVX512F__)
         if constexpr (std::is_same_v<U, float> && std::is_same_v<T, double> && pack::size == 8) {
             if (count == lanes) return pack(_mm512_cvtps_pd(_mm256_loadu_ps(p)));
@@ -245,6 +249,9 @@ struct scalar_traits<xsimd::batch<T, A>> {
     GRPO_HD static void store(U* p, const pack& x, int count) {
         if constexpr (std::is_same_v<U, T>) {
             if (count == lanes) return x.store_unaligned(p);
+        }
+        if constexpr (detail::storage_pack<U, pack>::exists) {
+            if (count == lanes) return detail::storage_pack<U, pack>::store(p, x);
         }
 #if defined(__AVX512F__)
         if constexpr (std::is_same_v<U, float> && std::is_same_v<T, double> && pack::size == 8) {

@@ -1,0 +1,295 @@
+// One row of logits: its softmax in one read, and its gradient in one more. Everything of the head is made of these two.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include <grpo/detail/config.hpp>
+#include <grpo/exec/serial.hpp>
+#include <grpo/fold.hpp>
+#include <grpo/head/exponent.hpp>
+#include <grpo/head/logits.hpp>
+#include <grpo/scalar.hpp>
+
+namespace grpo::inline v0::detail {
+
+// The row of the reference beside a row: `apart` positions away.
+template <class V, class Row>
+struct reference_row {
+    Row row;
+    std::int64_t apart;
+    double lse;
+    softmax_exponent<V> e;
+
+    GRPO_HD reference_row(const Row& r, std::int64_t from_row, double log_sum_exp)
+        : row(r), apart(from_row), lse(log_sum_exp), e(r.reading.factor) {
+        e.expect(lse);
+    }
+    // log π_ref of the positions beside `at`.
+    template <class Cursor>
+    GRPO_HD V log_probability(const Cursor& at) const {
+        const Cursor there = at.at(at.i + apart);
+        there.prefetch(row.data);
+        return detail::fma(e.relative(row(there)), V(constant<V>(e.unit)), V(constant<V>(e.log_reference() - lse)));
+    }
+    GRPO_HD double log_probability_at(std::int64_t i) const {
+        return row.template at<V>(i + apart) * e.factor() - lse;
+    }
+};
+struct no_reference {};
+
+// What is summed besides Σ p, where p = e^(z - reference).
+enum class softmax_wants : unsigned { log_sum = 0, entropy = 1, squares = 2, divergence = 4 };
+GRPO_HD constexpr bool has(softmax_wants set, softmax_wants one) {
+    return (static_cast<unsigned>(set) & static_cast<unsigned>(one)) != 0;
+}
+GRPO_HD constexpr softmax_wants operator|(softmax_wants a, softmax_wants b) {
+    return static_cast<softmax_wants>(static_cast<unsigned>(a) | static_cast<unsigned>(b));
+}
+
+// Sums over a part of a row, relative to the reference that the part's exponent ended with.
+struct softmax_sums {
+    enum { p, p_u, p_squared, p_difference, sums };  // u = z - log_reference, in units; difference = u - log π_ref
+
+    template <class V>
+    struct state {
+        accumulator_t<V> lane[sums] = {};
+        double sum[sums] = {};
+        double log_reference = lowest;
+        double unit = 1;
+
+        // To another reference, whose p are `factor` times as large.
+        GRPO_HD void rescale(double factor, double new_reference) {
+            flush(*this);
+            const double shift = factor > 0 ? log_reference - new_reference : 0.0;
+            log_reference = new_reference;
+            sum[p_u] = factor * (sum[p_u] + shift / unit * sum[p]);
+            sum[p_difference] = factor * (sum[p_difference] + shift * sum[p]);
+            sum[p] *= factor;
+            sum[p_squared] *= factor * factor;
+        }
+    };
+
+    template <class V>
+    GRPO_HD static void flush(state<V>& s) {
+        for (int k = 0; k < sums; ++k) {
+            s.sum[k] += lane_sum(s.lane[k]);
+            s.lane[k] = accumulator_t<V>(constant<accumulator_t<V>>(0));
+        }
+    }
+    template <class V>
+    GRPO_HD static void merge(state<V>& a, const state<V>& other) {
+        state<V> b = other;
+        const double top = a.log_reference < b.log_reference ? b.log_reference : a.log_reference;
+        a.rescale(::exp(a.log_reference - top), top);
+        b.rescale(::exp(b.log_reference - top), top);
+        for (int k = 0; k < sums; ++k) a.sum[k] += b.sum[k];
+    }
+};
+
+// The softmax of a row: log Σ e^z, H = lse - Σ π z, Σ π², Σ π log(π / π_ref). `empty` where no logit is above -inf.
+struct softmax_row {
+    double lse = lowest;
+    double entropy = 0;
+    double sum_squares = 0;
+    double sum = 0;  // Σ p: 1 / sum times a stored p is π
+    double divergence = 0;       // KL(π ‖ π_ref)
+    bool empty = true;
+
+    GRPO_HD softmax_row() = default;
+    template <class V>
+    GRPO_HD explicit softmax_row(const softmax_sums::state<V>& s) {
+        sum = s.sum[softmax_sums::p];
+        if (sum <= 0) return;  // not where it is NaN
+        empty = false;
+        const double log_sum = ::log(sum);
+        lse = s.log_reference + log_sum;
+        const double h = log_sum - s.unit * (s.sum[softmax_sums::p_u] / sum);
+        entropy = h < 0 ? 0.0 : h;
+        sum_squares = s.sum[softmax_sums::p_squared] / (sum * sum);
+        const double kl = s.sum[softmax_sums::p_difference] / sum - log_sum;
+        divergence = kl < 0 ? 0.0 : kl;
+    }
+
+    // log π of an entry with this z; never above 0.
+    GRPO_HD double log_probability(double z) const {
+        const double x = z - lse;
+        return x > 0 ? 0.0 : x;
+    }
+};
+
+// One entry of a row, the same in every lane before any of them writes.
+template <class V, class Team, class Row>
+GRPO_HD double known_to_all(Team& team, const Row& row, std::int64_t i) {
+    tally<1>::state<double> s;
+    if (team.leader()) s.sum[0] = row.template at<V>(i);
+    return team.template combine<tally<1>>(s).sum[0];
+}
+
+// One step over some positions of a row; see stream(). Kept: where p is stored, or std::nullptr_t.
+template <softmax_wants Wants, class V, class Row, class Ref, class Kept>
+struct softmax_step {
+    const Row& row;
+    const Ref& ref;
+    Kept kept;
+    softmax_exponent<V>& e;
+
+    template <class State, class Cursor, int K, class Earlier>
+    GRPO_HD void operator()(State& state, const Cursor (&at)[K], const Earlier& earlier) const {
+        V x[K];
+        repeat<K>([&](int k) __attribute__((always_inline)) {
+            at[k].prefetch(row.data);
+            x[k] = row(at[k]);
+        });
+        V top = x[0];
+        repeat<K>([&](int k) __attribute__((always_inline)) { top = softmax_exponent<V>::greater(top, x[k]); });
+        if (any(e.limit() < top)) [[unlikely]] {
+            raise(state, top, earlier);
+            // Read again rather than kept across the call.
+            repeat<K>([&](int k) __attribute__((always_inline)) { x[k] = row(at[k]); });
+        }
+        V term[K];
+        repeat<K>([&](int k) __attribute__((always_inline)) {
+            x[k] = e.clamped(x[k]);
+            term[k] = e(x[k]);
+            if constexpr (!std::is_null_pointer_v<Kept>) at[k].store(kept, term[k]);
+        });
+        if constexpr (has(Wants, softmax_wants::entropy)) {
+            add<K>(state.lane[softmax_sums::p_u],
+                   [&](int k) __attribute__((always_inline)) { return V(term[k] * e.relative(x[k])); });
+        }
+        if constexpr (has(Wants, softmax_wants::squares)) {
+            add<K>(state.lane[softmax_sums::p_squared],
+                   [&](int k) __attribute__((always_inline)) { return V(term[k] * term[k]); });
+        }
+        if constexpr (has(Wants, softmax_wants::divergence)) {
+            const V zero(constant<V>(0));
+            add<K>(state.lane[softmax_sums::p_difference], [&](int k) __attribute__((always_inline)) {
+                const V difference = e.relative(x[k]) * V(constant<V>(e.unit)) - ref.log_probability(at[k]);
+                return math::select<V>(zero < term[k], V(term[k] * difference), zero);
+            });
+        }
+        add<K>(state.lane[softmax_sums::p], [&](int k) __attribute__((always_inline)) { return term[k]; });
+    }
+
+private:
+    // total += x(0) + ... + x(K - 1), as a tree: its additions do not wait for each other.
+    template <int K, int First = 0, class X>
+    GRPO_HD static V tree(const X& x) {
+        if constexpr (K == 1) return x(First);
+        else return tree<K / 2, First>(x) + tree<K - K / 2, First + K / 2>(x);
+    }
+    template <int K, class A, class X>
+    GRPO_HD static void add(A& total, const X& x) {
+        total = total + A(tree<K>(x));
+    }
+    template <class State, class Earlier>
+#if !defined(__CUDACC__)
+    [[gnu::noinline, gnu::cold]]
+#else
+    GRPO_HD
+#endif
+    void raise(State& state, const V& top, const Earlier& earlier) const {
+        const double factor = e.raise(lane_max(top));
+        state.unit = e.unit;
+        state.rescale(factor, e.log_reference());
+        if constexpr (!std::is_null_pointer_v<Kept>) {
+            const V by(constant<V>(factor));
+            earlier.each([&](cursor<V> before) { before.store(kept, V(before.load(kept) * by)); });
+        }
+    }
+};
+
+// dL/dlogit = g (onehot - π) - h π (log π + H) + k π (log π - log π_ref - KL), times the slope of z in the logit: the
+// slopes of a loss in the log-probability of the target, the entropy and the full KL.
+struct softmax_slopes {
+    double logp = 0;
+    double entropy = 0;
+    double kl = 0;
+};
+
+// One position of a row's gradient. From p stored in the output's place, or from the logits.
+template <bool WithEntropy, bool Stored, class V, class Row, class Ref, class Out>
+struct softmax_gradient {
+    static constexpr bool WithKl = !std::is_same_v<Ref, no_reference>;
+    Row row;
+    Ref ref;
+    Out* gradient;
+    std::int64_t chosen;  // position of the target; outside of the row: none
+    double of_chosen;     // its gradient
+    softmax_exponent<V> e;
+    V constant_part;
+    V of_u;
+    V of_difference;
+
+    GRPO_HD softmax_gradient(const Row& r, const Ref& q, Out* out)
+        : row(r), ref(q), gradient(out), chosen(-1), of_chosen(0), e(r.reading.factor), constant_part(constant<V>(0)),
+          of_u(constant<V>(0)), of_difference(constant<V>(0)) {}
+
+    // Before the first write of any lane. `target`: its position; outside of the row there is none.
+    template <class Team>
+    GRPO_HD void prepare(Team& team, const softmax_row& s, const softmax_slopes& slope, std::int64_t target) {
+        const double factor = e.factor();
+        if (!Stored) e.expect(s.empty ? 0.0 : s.lse);
+        const double scale = s.empty ? 0.0 : Stored ? factor / s.sum : factor * ::exp(e.log_reference() - s.lse);
+        const double shift = s.lse - e.log_reference();
+        double sum = -slope.logp;
+        if (WithEntropy) sum -= slope.entropy * (s.entropy - shift);
+        if (WithKl) sum -= slope.kl * (shift + s.divergence);
+        constant_part = V(constant<V>(scale * sum));
+        of_u = V(constant<V>(-scale * slope.entropy * e.unit));
+        of_difference = V(constant<V>(scale * slope.kl));
+        if (target < row.begin || target >= row.end) return;
+        set_chosen(known_to_all<V>(team, row, target), s, slope, target);
+    }
+    // The same where the target's entry, as the row reads it, is known already.
+    GRPO_HD void set_chosen(double y, const softmax_row& s, const softmax_slopes& slope, std::int64_t target) {
+        using E = element_t<V>;
+        chosen = target;
+        of_chosen = 0;
+        const double factor = e.factor();
+        const double log_p = s.log_probability(y * factor);
+        const double p = ::exp(log_p);
+        if (s.empty) return;
+        double d = -slope.logp * ::expm1(log_p);
+        if (WithEntropy && p > 0) d -= slope.entropy * p * (log_p + s.entropy);
+        if constexpr (WithKl) {
+            if (p > 0) d += slope.kl * p * (log_p - ref.log_probability_at(target) - s.divergence);
+        }
+        of_chosen = d * factor * static_cast<double>(row.reading.template slope<E>(static_cast<E>(y)));
+    }
+
+    template <class Cursor>
+    GRPO_HD void operator()(const Cursor& at) const {
+        const bool here = at.i <= chosen && chosen < at.i + at.count;
+        V d(constant<V>(0));
+        if constexpr (Stored) {
+            d = at.load(gradient) * constant_part;
+        } else {
+            at.prefetch(row.data);
+            d = from_logits(at);
+        }
+        at.store(gradient, d);
+        if (here) gradient[chosen] = static_cast<Out>(of_chosen);
+    }
+
+private:
+    template <class Cursor>
+    GRPO_HD V from_logits(const Cursor& at) const {
+        const V x = row(at);
+        const V y = e.clamped(x);
+        const V p = e(y);
+        V sum = constant_part;
+        if constexpr (WithEntropy) sum = sum + of_u * e.relative(y);
+        if constexpr (WithKl) {
+            sum = sum + of_difference * (e.relative(y) * V(constant<V>(e.unit)) - ref.log_probability(at));
+        }
+        V d = p * sum;
+        if constexpr (WithKl) d = math::select<V>(V(constant<V>(0)) < p, d, V(constant<V>(0)));
+        if constexpr (!Row::reading_type::plain) d = d * row.reading.slope(y);
+        return d;
+    }
+};
+
+}  // namespace grpo::inline v0::detail
