@@ -10,6 +10,8 @@
 // Sums of a row are in double (serial) or in blocks of packs, never below float, whatever the storage.
 #pragma once
 
+#include <grpo/head/fused.hpp>
 #include <grpo/head/logits.hpp>
+#include <grpo/head/loss.hpp>
 #include <grpo/head/softmax.hpp>
 #include <grpo/head/token_logp.hpp>

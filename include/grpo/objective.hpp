@@ -83,16 +83,33 @@ problem validate_output(const Output& o, std::int64_t extent, const char* functi
     return null_pointer(function, Output::tag::name, o.data.data(), o.data.size());
 }
 
+// What a term, as it was reduced, asks of a batch and of the outputs.
+template <class Term, class Batch, class... Outputs>
+problem check_values(const aggregation& over, const Batch& b, const char* function, const Outputs&... outputs) {
+    return first_of(b.validate(function, Term::needs), over.validate(function, b.layout.rows()),
+                    validate_output(outputs, b.layout.extent(), function)...);
+}
+inline problem check_denominator(const char* function, double denominator) {
+    if (denominator >= 0 && !is_nonfinite(denominator)) return {};
+    return complain(function, "denominator", "is %g, but must be finite and at least %g", denominator, 0.0);
+}
+
+// The body that evaluates a term over a batch.
+template <bool Diagnosed, class Term, class Batch, class... Outputs>
+auto rows_of(const Term& term, const aggregation& over, nonfinite policy, const Batch& b, double denominator,
+             const Outputs&... outputs) {
+    using body = loss_rows<Term, Batch, output_set<Outputs...>, Diagnosed>;
+    const double scale = denominator > 0 ? 1.0 / denominator : 0.0;
+    return body{term, b, output_set<Outputs...>(outputs...), over, scale, policy};
+}
+
 // The checks, then the rows. Diagnostics look at every observable input that the batch has and that is not null.
 template <bool Diagnosed, class Term, class Exec, class Batch, class... Outputs>
 problem run(loss_result& onto, Exec&& exec, const Term& term, const aggregation& over, nonfinite policy,
             const Batch& b, double denominator, const char* function, const Outputs&... outputs) {
-    const problem p = first_of(b.validate(function, Term::needs), over.validate(function, b.layout.rows()),
-                               validate_output(outputs, b.layout.extent(), function)...);
-    if (p) return p;
-    using body = loss_rows<Term, Batch, output_set<Outputs...>, Diagnosed>;
-    const double scale = denominator > 0 ? 1.0 / denominator : 0.0;
-    const body rows{term, b, output_set<Outputs...>(outputs...), over, scale, policy};
+    if (const problem p = check_values<Term>(over, b, function, outputs...)) return p;
+    const auto rows = rows_of<Diagnosed>(term, over, policy, b, denominator, outputs...);
+    using body = std::remove_const_t<decltype(rows)>;
     exec.fold(b.layout.rows(), onto, rows,
               [](loss_result& total, const typename body::result& row) { total.template add<body>(row); });
     return {};
@@ -109,9 +126,7 @@ problem try_accumulate(loss_result& total, Exec&& exec, const objective<Term, Di
     detail::check_inputs<Term, Batch, Diagnosed>();
     detail::check_term<Term, Batch>();
     (detail::check_output<Batch, Outputs>(), ...);
-    if (!(denominator >= 0) || detail::is_nonfinite(denominator)) {
-        return detail::complain(function, "denominator", "is %g, but must be finite and at least %g", denominator, 0.0);
-    }
+    if (const problem p = detail::check_denominator(function, denominator)) return p;
     if (const problem p = detail::validate_term(loss.term, function)) return p;
     return detail::reduced(loss.term, [&](const auto& term) {
         return detail::run<Diagnosed>(total, exec, term, loss.over, loss.policy, b, denominator, function, outputs...);

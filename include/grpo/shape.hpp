@@ -82,6 +82,16 @@ struct cursor {
             scalar_traits<V>::store(p + i, x, count);
         }
     }
+    // store() for memory that is not read again soon, which then need not be read before it is written; visible to other
+    // threads after detail::finish_stores().
+    template <class T>
+    GRPO_HD void store_past_cache(T* p, const V& x) const {
+        if constexpr (requires { scalar_traits<V>::store_past_cache(p + i, x, count); }) {
+            scalar_traits<V>::store_past_cache(p + i, x, count);
+        } else {
+            store(p, x);
+        }
+    }
     // The same lanes at another position.
     GRPO_HD cursor at(std::int64_t other) const { return {other, count}; }
     // Asks for memory eight cache lines further on, which may lie beyond the end.
@@ -126,6 +136,10 @@ struct whole_cursor {
         cursor<V>{i}.store(p, x);
     }
     template <class T>
+    GRPO_HD void store_past_cache(T* p, const V& x) const {
+        cursor<V>{i}.store_past_cache(p, x);
+    }
+    template <class T>
     GRPO_HD void prefetch(const T* p) const {
         cursor<V>{i}.prefetch(p);
     }
@@ -144,6 +158,11 @@ GRPO_HD void repeat(F&& f) {
 }
 
 GRPO_HD bool any(bool mask) { return mask; }
+
+template <class V>
+GRPO_HD void finish_stores() {
+    if constexpr (requires { scalar_traits<V>::finish_stores(); }) scalar_traits<V>::finish_stores();
+}
 
 // The first lane set in a mask of which at least one is.
 template <class V>

@@ -44,6 +44,8 @@ template <int N>
 class lanes_team {
 public:
     static_assert((N & (N - 1)) == 0);
+    static constexpr int worker = 0;
+
     template <class T>
     using vector = T;
 
@@ -160,6 +162,8 @@ private:
 template <int N>
 struct lanes {
     using team = lanes_team<N>;
+
+    static constexpr int size() { return 1; }
 
     template <class Body>
     void teams(std::int64_t rows, const Body& body) const {

@@ -28,8 +28,11 @@ struct kept_value {
 //                                     that x(cursor), a kept_value, keeps; 0 beyond the last
 //   combine<Monoid>(state)            the lanes' states merged, the same in every lane
 //   leader()                          true in exactly one lane
+//   worker                            which of the executor's size() teams it is: for memory of its own
 // and, if it gains from them, verbs for rows far longer than a cache: see detail::stream and detail::sweep
 struct serial_team {
+    int worker = 0;
+
     template <class T>
     using vector = T;
 
@@ -120,38 +123,57 @@ struct earlier_positions {
     }
 };
 
+// Positions [begin, end), of which the first `head` come before the first whole line of memory.
+struct span {
+    std::int64_t begin = 0;
+    std::int64_t end = 0;
+    std::int64_t head = 0;
+};
+// The span of entries [begin, end) of p, for packs of V.
+template <class V, class T>
+GRPO_HD span span_of(const T* p, std::int64_t begin, std::int64_t end) {
+    constexpr std::int64_t lanes = scalar_traits<V>::lanes;
+    if constexpr (lanes == 1) {
+        return {begin, end, 0};
+    } else {
+        const auto over = reinterpret_cast<std::uintptr_t>(p + begin) / sizeof(T) % static_cast<std::uintptr_t>(lanes);
+        const std::int64_t head = (lanes - static_cast<std::int64_t>(over)) % lanes;
+        return {begin, end, head < end - begin ? head : end - begin};
+    }
+}
+
 // Folds a long row in one read and, in between, does something for every position of a span that is still in the cache:
+//   F::segments             how many parts of the row a team on packs should read at once
 //   f(state, at, earlier)   at: an array of cursors, as many as the team likes; earlier.each(g): those visited so far
-//   g(cursor)               for every position of [other_begin, other_end)
+//   g(cursor)               for every position of `other`
 // A lane's sums of packs are flushed by Monoid::flush(state). Returns the merged state.
 template <class Monoid, class V, class Team, class F, class G>
-GRPO_HD auto stream(Team& team, std::int64_t begin, std::int64_t end, F&& f, std::int64_t other_begin,
-                    std::int64_t other_end, G&& g) {
-    if constexpr (requires { team.template stream<Monoid, V>(begin, end, f, other_begin, other_end, g); }) {
-        return team.template stream<Monoid, V>(begin, end, f, other_begin, other_end, g);
+GRPO_HD auto stream(Team& team, const span& row, F&& f, const span& other, G&& g) {
+    if constexpr (requires { team.template stream<Monoid, V>(row, f, other, g); }) {
+        return team.template stream<Monoid, V>(row, f, other, g);
     } else {
-        team.template each<V>(other_begin, other_end, g);
+        team.template each<V>(other.begin, other.end, g);
         typename Monoid::template state<V> state;
-        team.template each<V>(begin, end, [&](cursor<V> at) {
+        team.template each<V>(row.begin, row.end, [&](cursor<V> at) {
             const cursor<V> here[1] = {at};
-            f(state, here, earlier_positions<V, Team>{team, begin, at.i});
+            f(state, here, earlier_positions<V, Team>{team, row.begin, at.i});
         });
         Monoid::flush(state);
         return team.template combine<Monoid>(state);
     }
 }
 template <class Monoid, class V, class Team, class F>
-GRPO_HD auto stream(Team& team, std::int64_t begin, std::int64_t end, F&& f) {
-    return stream<Monoid, V>(team, begin, end, f, 0, 0, [](cursor<V>) {});
+GRPO_HD auto stream(Team& team, const span& row, F&& f) {
+    return stream<Monoid, V>(team, row, f, {}, [](const auto&) {});
 }
 
-// each(), for a row far longer than a cache.
+// each(), for a row far longer than a cache; F as above.
 template <class V, class Team, class F>
-GRPO_HD void sweep(Team& team, std::int64_t begin, std::int64_t end, F&& f) {
-    if constexpr (requires { team.template sweep<V>(begin, end, f); }) {
-        team.template sweep<V>(begin, end, f);
+GRPO_HD void sweep(Team& team, const span& row, F&& f) {
+    if constexpr (requires { team.template sweep<V>(row, f); }) {
+        team.template sweep<V>(row, f);
     } else {
-        team.template each<V>(begin, end, f);
+        team.template each<V>(row.begin, row.end, f);
     }
 }
 
@@ -159,6 +181,8 @@ GRPO_HD void sweep(Team& team, std::int64_t begin, std::int64_t end, F&& f) {
 template <class Team>
 struct row_by_row {
     using team = Team;
+
+    static constexpr int size() { return 1; }
 
     // body(team, row) for every row.
     template <class Body>

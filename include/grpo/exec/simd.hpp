@@ -74,10 +74,11 @@ GRPO_HD std::int64_t segment_of(std::int64_t entries, int segments) {
     return (packs - (packs > 0 && packs % 2 == 0 ? 1 : 0)) * lanes;
 }
 
-// Positions visited by a stream of K segments and a rest: see earlier_positions.
+// Positions visited by a stream: the head, K segments after it, and a rest: see earlier_positions.
 template <class V, int K>
 struct earlier_in_segments {
-    std::int64_t begin;
+    std::int64_t begin;  // of the segments
+    std::int64_t head;
     std::int64_t segment;
     std::int64_t i;     // within every segment
     std::int64_t rest;  // visited beyond the segments
@@ -85,6 +86,7 @@ struct earlier_in_segments {
     template <class F>
     GRPO_HD void each(F&& f) const {
         constexpr std::int64_t lanes = scalar_traits<V>::lanes;
+        if (head > 0) f(cursor<V>{begin - head, static_cast<int>(head)});
         for (int k = 0; k < K; ++k) {
             for (std::int64_t j = 0; j < i; j += lanes) f(cursor<V>{begin + k * segment + j});
         }
@@ -100,6 +102,8 @@ GRPO_HD element_t<V> lane(const V& x, int k) {
 }  // namespace detail
 
 struct simd_team {
+    int worker = 0;
+
     template <class T>
     using vector = xsimd::batch<T>;
 
@@ -162,45 +166,55 @@ struct simd_team {
         return state;
     }
 
-    // Eight segments of the row at once: their page walks and the processor's own prefetches overlap.
+    // F::segments parts of the row at once: their page walks and the processor's own prefetches overlap.
     template <class Monoid, class V, class F, class G>
-    GRPO_HD auto stream(std::int64_t begin, std::int64_t end, F&& f, std::int64_t other, std::int64_t other_end,
-                        G&& g) const {
-        constexpr int K = 8;
+    GRPO_HD auto stream(const detail::span& row, F&& f, const detail::span& other_row, G&& g) const {
+        constexpr int K = std::remove_cvref_t<F>::segments;
         constexpr std::int64_t lanes = scalar_traits<V>::lanes;
         constexpr std::int64_t block = 32 * lanes;
-        const std::int64_t segment = detail::segment_of<V>(end - begin, K);
+        using earlier = detail::earlier_in_segments<V, K>;
         typename Monoid::template state<V> state;
+        const auto beside = g;  // a copy that no store can alias
+        std::int64_t other = after_head<V>(other_row, beside);
+        if (row.head > 0) {
+            const cursor<V> at[1] = {{row.begin, static_cast<int>(row.head)}};
+            f(state, at, earlier{row.begin, 0, 0, 0, 0});
+        }
+        const std::int64_t begin = row.begin + row.head;
+        const std::int64_t segment = detail::segment_of<V>(row.end - begin, K);
         for (std::int64_t start = 0; start < segment; start += block) {
             const std::int64_t stop = segment - start < block ? segment : start + block;
             for (std::int64_t i = start; i < stop; i += lanes) {
                 whole_cursor<V> at[K];
                 for (int k = 0; k < K; ++k) at[k] = {begin + k * segment + i};
-                f(state, at, detail::earlier_in_segments<V, K>{begin, segment, i, 0});
-                if (other + K * lanes > other_end) continue;
-                detail::repeat<K>([&](int k) __attribute__((always_inline)) { g(whole_cursor<V>{other + k * lanes}); });
+                f(state, at, earlier{begin, row.head, segment, i, 0});
+                if (other + K * lanes > other_row.end) continue;
+                detail::repeat<K>(
+                    [&](int k) __attribute__((always_inline)) { beside(whole_cursor<V>{other + k * lanes}); });
                 other += K * lanes;
             }
             Monoid::flush(state);
         }
-        for (std::int64_t i = begin + K * segment; i < end; i += lanes) {
-            const cursor<V> at[1] = {{i, static_cast<int>(end - i < lanes ? end - i : lanes)}};
-            f(state, at, detail::earlier_in_segments<V, K>{begin, segment, segment, i - begin - K * segment});
+        for (std::int64_t i = begin + K * segment; i < row.end; i += lanes) {
+            const cursor<V> at[1] = {{i, static_cast<int>(row.end - i < lanes ? row.end - i : lanes)}};
+            f(state, at, earlier{begin, row.head, segment, segment, i - begin - K * segment});
         }
         Monoid::flush(state);
-        each<V>(other, other_end, g);
+        each<V>(other, other_row.end, g);
         return state;
     }
 
     template <class V, class F>
-    GRPO_HD void sweep(std::int64_t begin, std::int64_t end, F&& f) const {
-        constexpr int K = 8;
+    GRPO_HD void sweep(const detail::span& row, F&& f) const {
+        constexpr int K = std::remove_cvref_t<F>::segments;
         constexpr std::int64_t lanes = scalar_traits<V>::lanes;
-        const std::int64_t segment = detail::segment_of<V>(end - begin, K);
+        const auto body = f;  // a copy that no store can alias
+        const std::int64_t begin = after_head<V>(row, body);
+        const std::int64_t segment = detail::segment_of<V>(row.end - begin, K);
         for (std::int64_t i = begin; i < begin + segment; i += lanes) {
-            detail::repeat<K>([&](int k) __attribute__((always_inline)) { f(whole_cursor<V>{i + k * segment}); });
+            detail::repeat<K>([&](int k) __attribute__((always_inline)) { body(whole_cursor<V>{i + k * segment}); });
         }
-        each<V>(begin + K * segment, end, f);
+        each<V>(begin + K * segment, row.end, f);
     }
 
     template <class V, class F>
@@ -250,6 +264,13 @@ struct simd_team {
     }
 
 private:
+    // Does the head of a span; where the rest begins.
+    template <class V, class F>
+    GRPO_HD static std::int64_t after_head(const detail::span& row, const F& f) {
+        if (row.head > 0) f(cursor<V>{row.begin, static_cast<int>(row.head)});
+        return row.begin + row.head;
+    }
+
     template <class V, class F>
     GRPO_HD static void backwards(std::int64_t begin, std::int64_t end, F&& f) {
         constexpr std::int64_t lanes = scalar_traits<V>::lanes;

@@ -111,8 +111,9 @@ public:
     void teams(std::int64_t rows, const Body& body) const {
         std::atomic<std::int64_t> next{0};
         const std::int64_t piece = pieces(rows);
-        const auto take = [&](int) {
+        const auto take = [&](int worker) {
             team walker;
+            walker.worker = worker;
             for (;;) {
                 const std::int64_t first = next.fetch_add(piece, std::memory_order_relaxed);
                 if (first >= rows) return;

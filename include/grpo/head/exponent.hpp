@@ -20,6 +20,9 @@ namespace grpo::inline v0::detail {
 template <class V>
 class softmax_exponent {
 public:
+    // Whether raise() multiplies by powers of 2 alone, so that a stored p loses nothing by it.
+    static constexpr bool moves_exactly = false;
+
     // NaN and -inf have no use as a factor; it is at least the least positive float.
     GRPO_HD explicit softmax_exponent(double factor)
         : factor_(constant<V>(factor)), exact_factor_(static_cast<double>(static_cast<element_t<V>>(factor))) {}

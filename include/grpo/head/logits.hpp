@@ -92,8 +92,9 @@ using head_compute = std::conditional_t<std::same_as<T, double>, double, float>;
 // How a row is read. Plain: z = logit · factor. Shaped: with a bias or a softcap, z = shaped(logit) · factor.
 struct plain_reading {
     static constexpr bool plain = true;
-    double factor;
+    double factor = 1;
 
+    plain_reading() = default;
     GRPO_HD explicit plain_reading(const head_options& o) : factor(o.scale / o.temperature) {}
 
     template <class T, class Cursor>
@@ -108,11 +109,12 @@ struct plain_reading {
 
 struct shaped_reading {
     static constexpr bool plain = false;
-    double factor;
-    double scale;
-    double cap;
-    const float* bias;
+    double factor = 1;
+    double scale = 1;
+    double cap = 0;
+    const float* bias = nullptr;
 
+    shaped_reading() = default;
     GRPO_HD explicit shaped_reading(const head_options& o)
         : factor(1.0 / o.temperature), scale(o.scale), cap(o.softcap), bias(o.bias.data()) {}
 
@@ -147,10 +149,10 @@ decltype(auto) with_reading(const head_options& o, F&& f) {
 template <class T, class Reading>
 struct logits_row {
     using reading_type = Reading;
-    const T* data;
-    std::int64_t begin;
-    std::int64_t end;
-    Reading reading;
+    const T* data = nullptr;
+    std::int64_t begin = 0;
+    std::int64_t end = 0;
+    Reading reading{};
 
     // As good as -inf beyond the row's end.
     template <class Cursor>

@@ -22,6 +22,7 @@ struct reference_row {
     double lse;
     softmax_exponent<V> e;
 
+    GRPO_HD reference_row() : row{}, apart(0), lse(0), e(1.0) {}
     GRPO_HD reference_row(const Row& r, std::int64_t from_row, double log_sum_exp)
         : row(r), apart(from_row), lse(log_sum_exp), e(r.reading.factor) {
         e.expect(lse);
@@ -46,6 +47,11 @@ GRPO_HD constexpr bool has(softmax_wants set, softmax_wants one) {
 }
 GRPO_HD constexpr softmax_wants operator|(softmax_wants a, softmax_wants b) {
     return static_cast<softmax_wants>(static_cast<unsigned>(a) | static_cast<unsigned>(b));
+}
+
+GRPO_HD constexpr softmax_wants wanted(bool entropy, bool divergence) {
+    return (entropy ? softmax_wants::entropy : softmax_wants::log_sum) |
+           (divergence ? softmax_wants::divergence : softmax_wants::log_sum);
 }
 
 // Sums over a part of a row, relative to the reference that the part's exponent ended with.
@@ -127,9 +133,50 @@ GRPO_HD double known_to_all(Team& team, const Row& row, std::int64_t i) {
     return team.template combine<tally<1>>(s).sum[0];
 }
 
-// One step over some positions of a row; see stream(). Kept: where p is stored, or std::nullptr_t.
+// What becomes of the p of a row besides being summed up: nothing, or they are stored, so that the gradient needs no second
+// exponential. keep(at, p), and times(earlier, factor) when the reference moved.
+struct keep_nothing {
+    template <class Cursor, class V>
+    GRPO_HD void keep(const Cursor&, const V&) const {}
+    template <class Earlier>
+    GRPO_HD void times(const Earlier&, double) const {}
+};
+template <class V, class Out>
+struct keep_at {
+    Out* place;  // entry i belongs to position i + shift
+    std::int64_t shift;
+
+    template <class Cursor>
+    GRPO_HD void keep(const Cursor& at, const V& p) const {
+        at.at(at.i - shift).store(place, p);
+    }
+    template <class Earlier>
+    GRPO_HD void times(const Earlier& earlier, double factor) const {
+        const V by(constant<V>(factor));
+        earlier.each([&](cursor<V> at) {
+            const cursor<V> there = at.at(at.i - shift);
+            there.store(place, V(there.load(place) * by));
+        });
+    }
+};
+// The same, and what lay in each place goes to the gradient of the row before: one row of memory serves all rows in turn.
+template <class V, class Out, class Gradient>
+struct keep_in_turn : keep_at<V, Out> {
+    Gradient before;     // of the row whose p lie in the places
+    std::int64_t back;       // from a position to the same column of that row
+
+    template <class Cursor>
+    GRPO_HD void keep(const Cursor& at, const V& p) const {
+        before.put(at.at(at.i - back), at.at(at.i - this->shift).load(this->place));
+        keep_at<V, Out>::keep(at, p);
+    }
+};
+
+// One step over some positions of a row; see stream().
 template <softmax_wants Wants, class V, class Row, class Ref, class Kept>
 struct softmax_step {
+    // What is rarer than plain logits compiles to less.
+    static constexpr int segments = Row::reading_type::plain && std::is_same_v<Ref, no_reference> ? 8 : 2;
     const Row& row;
     const Ref& ref;
     Kept kept;
@@ -137,27 +184,31 @@ struct softmax_step {
 
     template <class State, class Cursor, int K, class Earlier>
     GRPO_HD void operator()(State& state, const Cursor (&at)[K], const Earlier& earlier) const {
+        // Copies that no store can alias: constants then stay in registers.
+        const Row entries = row;
+        const Kept store = kept;
         V x[K];
         repeat<K>([&](int k) __attribute__((always_inline)) {
-            at[k].prefetch(row.data);
-            x[k] = row(at[k]);
+            at[k].prefetch(entries.data);
+            x[k] = entries(at[k]);
         });
         V top = x[0];
         repeat<K>([&](int k) __attribute__((always_inline)) { top = softmax_exponent<V>::greater(top, x[k]); });
         if (any(e.limit() < top)) [[unlikely]] {
             raise(state, top, earlier);
             // Read again rather than kept across the call.
-            repeat<K>([&](int k) __attribute__((always_inline)) { x[k] = row(at[k]); });
+            repeat<K>([&](int k) __attribute__((always_inline)) { x[k] = entries(at[k]); });
         }
+        const softmax_exponent<V> power = e;
         V term[K];
         repeat<K>([&](int k) __attribute__((always_inline)) {
-            x[k] = e.clamped(x[k]);
-            term[k] = e(x[k]);
-            if constexpr (!std::is_null_pointer_v<Kept>) at[k].store(kept, term[k]);
+            x[k] = power.clamped(x[k]);
+            term[k] = power(x[k]);
+            store.keep(at[k], term[k]);
         });
         if constexpr (has(Wants, softmax_wants::entropy)) {
             add<K>(state.lane[softmax_sums::p_u],
-                   [&](int k) __attribute__((always_inline)) { return V(term[k] * e.relative(x[k])); });
+                   [&](int k) __attribute__((always_inline)) { return V(term[k] * power.relative(x[k])); });
         }
         if constexpr (has(Wants, softmax_wants::squares)) {
             add<K>(state.lane[softmax_sums::p_squared],
@@ -166,7 +217,7 @@ struct softmax_step {
         if constexpr (has(Wants, softmax_wants::divergence)) {
             const V zero(constant<V>(0));
             add<K>(state.lane[softmax_sums::p_difference], [&](int k) __attribute__((always_inline)) {
-                const V difference = e.relative(x[k]) * V(constant<V>(e.unit)) - ref.log_probability(at[k]);
+                const V difference = power.relative(x[k]) * V(constant<V>(power.unit)) - ref.log_probability(at[k]);
                 return math::select<V>(zero < term[k], V(term[k] * difference), zero);
             });
         }
@@ -194,10 +245,7 @@ private:
         const double factor = e.raise(lane_max(top));
         state.unit = e.unit;
         state.rescale(factor, e.log_reference());
-        if constexpr (!std::is_null_pointer_v<Kept>) {
-            const V by(constant<V>(factor));
-            earlier.each([&](cursor<V> before) { before.store(kept, V(before.load(kept) * by)); });
-        }
+        kept.times(earlier, factor);
     }
 };
 
@@ -213,9 +261,11 @@ struct softmax_slopes {
 template <bool WithEntropy, bool Stored, class V, class Row, class Ref, class Out>
 struct softmax_gradient {
     static constexpr bool WithKl = !std::is_same_v<Ref, no_reference>;
+    static constexpr int segments = Row::reading_type::plain && !WithKl ? 8 : 2;
     Row row;
     Ref ref;
     Out* gradient;
+    bool past_cache;      // a large gradient in memory of its own
     std::int64_t chosen;  // position of the target; outside of the row: none
     double of_chosen;     // its gradient
     softmax_exponent<V> e;
@@ -223,27 +273,31 @@ struct softmax_gradient {
     V of_u;
     V of_difference;
 
-    GRPO_HD softmax_gradient(const Row& r, const Ref& q, Out* out)
-        : row(r), ref(q), gradient(out), chosen(-1), of_chosen(0), e(r.reading.factor), constant_part(constant<V>(0)),
+    GRPO_HD softmax_gradient() : softmax_gradient(Row{}, nullptr, Ref{}) {}
+    GRPO_HD softmax_gradient(const Row& r, Out* out, const Ref& q)
+        : row(r), ref(q), gradient(out), past_cache(false), chosen(-1), of_chosen(0), e(r.reading.factor), constant_part(constant<V>(0)),
           of_u(constant<V>(0)), of_difference(constant<V>(0)) {}
 
     // Before the first write of any lane. `target`: its position; outside of the row there is none.
     template <class Team>
     GRPO_HD void prepare(Team& team, const softmax_row& s, const softmax_slopes& slope, std::int64_t target) {
+        scale(s, slope);
+        if (target < row.begin || target >= row.end) return;
+        set_chosen(known_to_all<V>(team, row, target), s, slope, target);
+    }
+    GRPO_HD void scale(const softmax_row& s, const softmax_slopes& slope) {
         const double factor = e.factor();
         if (!Stored) e.expect(s.empty ? 0.0 : s.lse);
-        const double scale = s.empty ? 0.0 : Stored ? factor / s.sum : factor * ::exp(e.log_reference() - s.lse);
+        const double by = s.empty ? 0.0 : Stored ? factor / s.sum : factor * ::exp(e.log_reference() - s.lse);
         const double shift = s.lse - e.log_reference();
         double sum = -slope.logp;
         if (WithEntropy) sum -= slope.entropy * (s.entropy - shift);
         if (WithKl) sum -= slope.kl * (shift + s.divergence);
-        constant_part = V(constant<V>(scale * sum));
-        of_u = V(constant<V>(-scale * slope.entropy * e.unit));
-        of_difference = V(constant<V>(scale * slope.kl));
-        if (target < row.begin || target >= row.end) return;
-        set_chosen(known_to_all<V>(team, row, target), s, slope, target);
+        constant_part = V(constant<V>(by * sum));
+        of_u = V(constant<V>(-by * slope.entropy * e.unit));
+        of_difference = V(constant<V>(by * slope.kl));
     }
-    // The same where the target's entry, as the row reads it, is known already.
+    // y: the target's entry as the row reads it.
     GRPO_HD void set_chosen(double y, const softmax_row& s, const softmax_slopes& slope, std::int64_t target) {
         using E = element_t<V>;
         chosen = target;
@@ -260,21 +314,38 @@ struct softmax_gradient {
         of_chosen = d * factor * static_cast<double>(row.reading.template slope<E>(static_cast<E>(y)));
     }
 
+    // From the p that the row's place holds, or from the logits.
     template <class Cursor>
     GRPO_HD void operator()(const Cursor& at) const {
-        const bool here = at.i <= chosen && chosen < at.i + at.count;
-        V d(constant<V>(0));
         if constexpr (Stored) {
-            d = at.load(gradient) * constant_part;
+            put(at, at.load(gradient));
         } else {
             at.prefetch(row.data);
-            d = from_logits(at);
+            write(at, from_logits(at));
         }
-        at.store(gradient, d);
-        if (here) gradient[chosen] = static_cast<Out>(of_chosen);
+    }
+    // From a stored p.
+    template <class Cursor>
+    GRPO_HD void put(const Cursor& at, const V& p) const {
+        const V d = p * constant_part;
+        if (past_cache) {
+            at.store_past_cache(gradient, d);
+            fix_chosen(at);
+        } else {
+            write(at, d);
+        }
     }
 
 private:
+    template <class Cursor>
+    GRPO_HD void write(const Cursor& at, const V& d) const {
+        at.store(gradient, d);
+        fix_chosen(at);
+    }
+    template <class Cursor>
+    GRPO_HD void fix_chosen(const Cursor& at) const {
+        if (at.i <= chosen && chosen < at.i + at.count) gradient[chosen] = static_cast<Out>(of_chosen);
+    }
     template <class Cursor>
     GRPO_HD V from_logits(const Cursor& at) const {
         const V x = row(at);

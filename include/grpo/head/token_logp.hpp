@@ -41,8 +41,8 @@ GRPO_HD logits_row<T, Reading> row_of(const logits_view<T>& in, const Reading& r
 template <softmax_wants Wants, class V, class Team, class Row, class Ref = no_reference>
 GRPO_HD softmax_row measure(Team& team, const Row& row, const Ref& ref = {}) {
     softmax_exponent<V> e(row.reading.factor);
-    const softmax_step<Wants, V, Row, Ref, std::nullptr_t> step{row, ref, nullptr, e};
-    return softmax_row(stream<softmax_sums, V>(team, row.begin, row.end, step));
+    const softmax_step<Wants, V, Row, Ref, keep_nothing> step{row, ref, {}, e};
+    return softmax_row(stream<softmax_sums, V>(team, span_of<V>(row.data, row.begin, row.end), step));
 }
 
 // The columns that only pad a row.
@@ -51,117 +51,195 @@ GRPO_HD void clear(Team& team, Out* out, std::int64_t begin, std::int64_t end) {
     team.template each<V>(begin, end, [&](cursor<V> at) { at.store(out, V(constant<V>(0))); });
 }
 
-template <softmax_wants Wants, class T, class Reading, class Index, class Out>
-struct logp_rows {
-    using compute = head_compute<T>;
-    logits_view<T> in;
-    Reading reading;
-    std::int64_t columns;
-    std::int64_t first_token;
-    const Index* target;
-    softmax_outputs<Out> out;
+// What becomes of a row of logits.
+enum class row_use {
+    active,
+    masked,   // not read; what is computed of it is +0.0
+    outside,  // between the rows of a shape: nothing is written either
+};
 
-    template <class Team>
-    GRPO_HD void operator()(Team& team, std::int64_t i) const {
-        using V = typename Team::template vector<compute>;
-        if (!in.active(i)) {
-            if (team.leader()) write(i, softmax_row(), 0.0);
-            return;
-        }
-        const auto row = row_of(in, reading, columns, i);
-        const softmax_row s = measure<Wants, V>(team, row);
-        if (!team.leader()) return;
-        double logp = 0;
-        if (out.logp.data() != nullptr) {
-            const std::int64_t chosen = row.begin + static_cast<std::int64_t>(target[i]) - first_token;
-            logp = s.log_probability(row.template at<V>(chosen) * softmax_exponent<V>(reading.factor).factor());
-        }
-        write(i, s, logp);
-    }
-
-private:
-    GRPO_HD void write(std::int64_t i, const softmax_row& s, double logp) const {
-        if (out.logp.data() != nullptr) out.logp[i] = static_cast<Out>(logp);
-        if (out.entropy.data() != nullptr) out.entropy[i] = static_cast<Out>(s.entropy);
-        if (out.sum_squares.data() != nullptr) out.sum_squares[i] = static_cast<Out>(s.sum_squares);
-        if (out.lse.data() != nullptr) out.lse[i] = s.lse;
+// The rows of logits that count: by the logits' own mask.
+struct used_by_mask {
+    const std::uint8_t* mask;
+    GRPO_HD row_use operator()(std::int64_t i) const {
+        return mask == nullptr || mask[i] != 0 ? row_use::active : row_use::masked;
     }
 };
 
-template <bool WithEntropy, class T, class Reading, class Index, class G, class Out>
-struct d_logits_rows {
-    using compute = head_compute<T>;
+// Which logits a body reads, and how.
+template <class T, class R, class Reading, class Index, class Uses>
+struct head_input {
     logits_view<T> in;
+    logits_view<R> reference;  // read by bodies with a divergence alone
     Reading reading;
     std::int64_t columns;
     std::int64_t first_token;
     const Index* target;
+    Uses uses;
+
+    using storage = T;
+    using compute = head_compute<T>;
+    using row_type = logits_row<T, Reading>;
+    template <bool WithKl, class V>
+    using beside_type = std::conditional_t<WithKl, reference_row<V, logits_row<R, Reading>>, no_reference>;
+
+    GRPO_HD row_type row(std::int64_t i) const { return row_of(in, reading, columns, i); }
+    GRPO_HD std::int64_t chosen(std::int64_t i) const {
+        return in.layout().begin(i) + static_cast<std::int64_t>(target[i]) - first_token;
+    }
+    // The reference's row beside row i, measured unless its log Σ e^z is known.
+    template <bool WithKl, class V, class Team>
+    GRPO_HD beside_type<WithKl, V> beside([[maybe_unused]] Team& team, [[maybe_unused]] std::int64_t i,
+                                          [[maybe_unused]] const double* known = nullptr) const {
+        if constexpr (WithKl) {
+            const auto r = row_of(reference, reading, columns, i);
+            const double lse = known != nullptr ? known[i] : measure<softmax_wants::log_sum, V>(team, r).lse;
+            return beside_type<true, V>(r, r.begin - in.layout().begin(i), lse);
+        } else {
+            return {};
+        }
+    }
+};
+
+// One entry per token, each left out if null: what of a row's softmax is wanted, and what of it is saved for the way back.
+template <class Out>
+struct softmax_arrays {
+    Out* logp = nullptr;
+    Out* entropy = nullptr;
+    Out* sum_squares = nullptr;
+    Out* kl = nullptr;
+    double* lse = nullptr;
+    double* exact_entropy = nullptr;
+    double* lse_ref = nullptr;
+    double* exact_kl = nullptr;
+
+    GRPO_HD void write(std::int64_t i, double log_probability, const softmax_row& s, double of_ref) const {
+        if (logp != nullptr) logp[i] = static_cast<Out>(log_probability);
+        if (entropy != nullptr) entropy[i] = static_cast<Out>(s.entropy);
+        if (sum_squares != nullptr) sum_squares[i] = static_cast<Out>(s.sum_squares);
+        if (kl != nullptr) kl[i] = static_cast<Out>(s.divergence);
+        if (lse != nullptr) lse[i] = s.lse;
+        if (exact_entropy != nullptr) exact_entropy[i] = s.entropy;
+        if (lse_ref != nullptr) lse_ref[i] = of_ref;
+        if (exact_kl != nullptr) exact_kl[i] = s.divergence;
+    }
+};
+
+template <softmax_wants Wants, class Input, class Out>
+struct logp_rows {
+    Input from;
+    softmax_arrays<Out> out;
+
+    template <class Team>
+    GRPO_HD void operator()(Team& team, std::int64_t i) const {
+        using V = typename Team::template vector<typename Input::compute>;
+        const row_use use = from.uses(i);
+        if (use != row_use::active) {
+            if (use == row_use::masked && team.leader()) out.write(i, 0.0, softmax_row(), 0.0);
+            return;
+        }
+        const auto row = from.row(i);
+        const auto ref = from.template beside<has(Wants, softmax_wants::divergence), V>(team, i);
+        const softmax_row s = measure<Wants, V>(team, row, ref);
+        if (!team.leader()) return;
+        const std::int64_t chosen = out.logp == nullptr ? row.begin : from.chosen(i);
+        const double z = row.template at<V>(chosen) * softmax_exponent<V>(row.reading.factor).factor();
+        double lse_ref = 0;
+        if constexpr (has(Wants, softmax_wants::divergence)) lse_ref = ref.lse;
+        out.write(i, s.log_probability(z), s, lse_ref);
+    }
+};
+
+// What of the forward pass is known: of lse null, nothing.
+struct saved_arrays {
+    const double* lse = nullptr;
+    const double* entropy = nullptr;
+    const double* lse_ref = nullptr;
+    const double* kl = nullptr;
+};
+
+template <bool WithEntropy, bool WithKl, class Input, class G, class Out>
+struct d_logits_rows {
+    Input from;
     const G* d_logp;
     const G* d_entropy;
-    softmax_saved saved;
+    const G* d_kl;
+    saved_arrays saved;
     Out* gradient;
 
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t i) const {
-        using V = typename Team::template vector<compute>;
-        const auto row = row_of(in, reading, columns, i);
-        if (!in.active(i)) return clear<V>(team, gradient, row.begin, row.begin + in.vocabulary);
-        const softmax_row s = of_row<V>(team, row, i);
-        softmax_gradient<WithEntropy, false, V, logits_row<T, Reading>, no_reference, Out> each(row, {}, gradient);
-        each.prepare(team, s, slopes(i), row.begin + static_cast<std::int64_t>(target[i]) - first_token);
-        sweep<V>(team, row.begin, row.end, each);
-        clear<V>(team, gradient, row.end, row.begin + in.vocabulary);
+        using V = typename Team::template vector<typename Input::compute>;
+        const row_use use = from.uses(i);
+        if (use == row_use::outside) return;
+        const auto row = from.row(i);
+        if (use == row_use::masked) return clear<V>(team, gradient, row.begin, row.begin + from.in.vocabulary);
+        const auto ref = from.template beside<WithKl, V>(team, i, saved.lse_ref);
+        const softmax_row s = of_row<V>(team, row, ref, i);
+        using ref_type = typename Input::template beside_type<WithKl, V>;
+        softmax_gradient<WithEntropy, false, V, typename Input::row_type, ref_type, Out> each(row, gradient, ref);
+        each.prepare(team, s, {entry(d_logp, i), entry(d_entropy, i), entry(d_kl, i)},
+                     d_logp == nullptr ? row.end : from.chosen(i));
+        sweep<V>(team, span_of<V>(gradient, row.begin, row.end), each);
+        clear<V>(team, gradient, row.end, row.begin + from.in.vocabulary);
     }
 
 private:
-    GRPO_HD softmax_slopes slopes(std::int64_t i) const {
-        return {d_logp == nullptr ? 0.0 : static_cast<double>(d_logp[i]),
-                d_entropy == nullptr ? 0.0 : static_cast<double>(d_entropy[i]), 0.0};
+    GRPO_HD static double entry(const G* values, std::int64_t i) {
+        return values == nullptr ? 0.0 : static_cast<double>(values[i]);
     }
-    template <class V, class Team, class Row>
-    GRPO_HD softmax_row of_row(Team& team, const Row& row, std::int64_t i) const {
-        if (saved.lse.data() == nullptr || (WithEntropy && saved.entropy.data() == nullptr)) {
-            return measure<WithEntropy ? softmax_wants::entropy : softmax_wants::log_sum, V>(team, row);
+    template <class V, class Team, class Row, class Ref>
+    GRPO_HD softmax_row of_row(Team& team, const Row& row, const Ref& ref, std::int64_t i) const {
+        if (saved.lse == nullptr || (WithEntropy && saved.entropy == nullptr) || (WithKl && saved.kl == nullptr)) {
+            return measure<wanted(WithEntropy, WithKl), V>(team, row, ref);
         }
         softmax_row s;
         s.lse = saved.lse[i];
         s.empty = s.lse <= lowest;
         if constexpr (WithEntropy) s.entropy = saved.entropy[i];
+        if constexpr (WithKl) s.divergence = saved.kl[i];
         return s;
     }
 };
 
 // KL(π ‖ π_ref) of one row, and optionally weight times its gradient π (log π - log π_ref - KL).
-template <class T, class R, class Reading, class Out, class Gradient>
+template <class Input, class Out, class Gradient>
 struct full_kl_rows {
-    using compute = head_compute<std::conditional_t<std::same_as<T, double>, T, R>>;
-    logits_view<T> in;
-    logits_view<R> ref;
-    Reading reading;
-    std::int64_t columns;
-    view<Out> kl;
-    view<const Out> weight;
-    view<Gradient> gradient;
+    Input from;
+    Out* kl;
+    const Out* weight;
+    Gradient* gradient;
 
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t i) const {
-        using V = typename Team::template vector<compute>;
-        const auto row = row_of(in, reading, columns, i);
-        const auto ref_row = row_of(ref, reading, columns, i);
-        const double lse_ref = in.active(i) ? measure<softmax_wants::log_sum, V>(team, ref_row).lse : 0.0;
-        const reference_row<V, logits_row<R, Reading>> beside(ref_row, ref_row.begin - row.begin, lse_ref);
-        const softmax_row s = in.active(i) ? measure<softmax_wants::divergence, V>(team, row, beside) : softmax_row();
-        if (team.leader() && kl.data() != nullptr) kl[i] = static_cast<Out>(s.divergence);
-        if (gradient.data() == nullptr) return;
-        if (!in.active(i)) return clear<V>(team, gradient.data(), row.begin, row.begin + in.vocabulary);
-        using rows = logits_row<T, Reading>;
-        softmax_gradient<false, false, V, rows, reference_row<V, logits_row<R, Reading>>, Gradient> each(row, beside, gradient.data());
-        const double slope = weight.data() == nullptr ? 1.0 : static_cast<double>(weight[i]);
-        each.prepare(team, s, {0.0, 0.0, slope}, -1);
-        sweep<V>(team, row.begin, row.end, each);
-        clear<V>(team, gradient.data(), row.end, row.begin + in.vocabulary);
+        using V = typename Team::template vector<typename Input::compute>;
+        const auto row = from.row(i);
+        if (from.uses(i) != row_use::active) {
+            if (team.leader() && kl != nullptr) kl[i] = Out(0);
+            if (gradient != nullptr) clear<V>(team, gradient, row.begin, row.begin + from.in.vocabulary);
+            return;
+        }
+        const auto ref = from.template beside<true, V>(team, i);
+        const softmax_row s = measure<softmax_wants::divergence, V>(team, row, ref);
+        if (team.leader() && kl != nullptr) kl[i] = static_cast<Out>(s.divergence);
+        if (gradient == nullptr) return;
+        using ref_type = typename Input::template beside_type<true, V>;
+        softmax_gradient<false, false, V, typename Input::row_type, ref_type, Gradient> each(row, gradient, ref);
+        each.scale(s, {0.0, 0.0, weight == nullptr ? 1.0 : static_cast<double>(weight[i])});
+        sweep<V>(team, span_of<V>(gradient, row.begin, row.end), each);
+        clear<V>(team, gradient, row.end, row.begin + from.in.vocabulary);
     }
 };
+
+// Calls f with what a body reads, under the reading that the options ask for.
+template <class T, class R, class Index, class Uses, class F>
+void with_input(const logits_view<T>& in, const logits_view<R>& reference, const Index* target, const head_options& options,
+                const Uses& uses, F&& f) {
+    with_reading(options, [&]<class Reading>(const Reading& reading) {
+        f(head_input<T, R, Reading, Index, Uses>{in, reference, reading, options.columns(in.vocabulary),
+                                                 options.first_token, target, uses});
+    });
+}
 
 }  // namespace detail
 
@@ -174,18 +252,18 @@ void token_logp(const Executor& exec, const logits_view<T>& in, const Targets& t
     constexpr const char* function = "token_logp";
     const view ids(targets);
     detail::require(detail::check_head(function, in, options));
-    const std::int64_t columns = options.columns(in.vocabulary);
     detail::require(detail::check_ids(function, ids, in, options));
     detail::require(detail::first_of(detail::check_per_row(function, "logp", out.logp, in.rows),
                                      detail::check_per_row(function, "entropy", out.entropy, in.rows),
                                      detail::check_per_row(function, "sum_squares", out.sum_squares, in.rows),
                                      detail::check_per_row(function, "lse", out.lse, in.rows)));
-    using Index = std::remove_cvref_t<decltype(ids[0])>;
     using detail::softmax_wants;
-    detail::with_reading(options, [&]<class Reading>(const Reading& reading) {
+    detail::with_input(in, in, ids.data(), options, detail::used_by_mask{in.mask}, [&]<class Input>(const Input& from) {
         const auto run = [&]<softmax_wants Wants>(std::integral_constant<softmax_wants, Wants>) {
-            exec.teams(in.rows, detail::logp_rows<Wants, T, Reading, Index, Out>{in, reading, columns, options.first_token,
-                                                                                 ids.data(), out});
+            exec.teams(in.rows, detail::logp_rows<Wants, Input, Out>{from, {.logp = out.logp.data(),
+                                                                            .entropy = out.entropy.data(),
+                                                                            .sum_squares = out.sum_squares.data(),
+                                                                            .lse = out.lse.data()}});
         };
         if (out.sum_squares.data() != nullptr) {
             run(std::integral_constant<softmax_wants, softmax_wants::entropy | softmax_wants::squares>());
@@ -212,7 +290,6 @@ void d_logits(const Executor& exec, const logits_view<T>& in, const Targets& tar
     constexpr const char* function = "d_logits";
     const view ids(targets);
     detail::require(detail::check_head(function, in, options));
-    const std::int64_t columns = options.columns(in.vocabulary);
     detail::require(detail::check_ids(function, ids, in, options));
     detail::require(detail::first_of(
         detail::check_per_row(function, "d_logp", d_logp, in.rows),
@@ -220,12 +297,11 @@ void d_logits(const Executor& exec, const logits_view<T>& in, const Targets& tar
         detail::check_per_row(function, "saved.lse", saved.lse, in.rows),
         detail::check_per_row(function, "saved.entropy", saved.entropy, in.rows),
         detail::wrong_size(function, "gradient", gradient.size(), in.layout().extent(), "positions")));
-    using Index = std::remove_cvref_t<decltype(ids[0])>;
-    detail::with_reading(options, [&]<class Reading>(const Reading& reading) {
+    detail::with_input(in, in, ids.data(), options, detail::used_by_mask{in.mask}, [&]<class Input>(const Input& from) {
         const auto run = [&]<bool WithEntropy>(std::bool_constant<WithEntropy>) {
-            exec.teams(in.rows, detail::d_logits_rows<WithEntropy, T, Reading, Index, G, Out>{
-                                    in, reading, columns, options.first_token, ids.data(), d_logp.data(),
-                                    d_entropy.data(), saved, gradient.data()});
+            exec.teams(in.rows, detail::d_logits_rows<WithEntropy, false, Input, G, Out>{
+                                    from, d_logp.data(), d_entropy.data(), nullptr,
+                                    {.lse = saved.lse.data(), .entropy = saved.entropy.data()}, gradient.data()});
         };
         if (d_entropy.data() != nullptr) run(std::true_type());
         else run(std::false_type());
@@ -246,9 +322,9 @@ void full_kl(const Executor& exec, const logits_view<T>& in, const logits_view<R
     if (gradient.data() != nullptr) {
         detail::require(detail::wrong_size(function, "gradient", gradient.size(), in.layout().extent(), "positions"));
     }
-    detail::with_reading(options, [&]<class Reading>(const Reading& reading) {
-        exec.teams(in.rows, detail::full_kl_rows<T, R, Reading, Out, Gradient>{
-                                in, ref, reading, options.columns(in.vocabulary), kl, weight, gradient});
+    const std::int64_t* no_targets = nullptr;
+    detail::with_input(in, ref, no_targets, options, detail::used_by_mask{in.mask}, [&]<class Input>(const Input& from) {
+        exec.teams(in.rows, detail::full_kl_rows<Input, Out, Gradient>{from, kl.data(), weight.data(), gradient.data()});
     });
 }
 

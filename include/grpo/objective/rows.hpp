@@ -133,14 +133,7 @@ struct loss_rows {
         V sums_of_row[statistics > 0 ? statistics : 1];
         fold_statistics(team, row, begin, end, length, sums_of_row);
 
-        const V weight(constant<V>(coefficient * scale));
-        const whole_row<V, number<V>> base = of_row<V, number<V>>(row, length);
-        // A copy that no output pointer can alias: hyper-parameters and pointers then stay in registers.
-        const loss_rows self = *this;
-        const auto total = team.template fold<tallies, V>(
-            begin, end, [&](cursor<V> at) { return self.data.layout.active(at); },
-            [&](cursor<V> at) { self.outputs.clear(at); },
-            each_token<V>{self, row, base, sums_of_row, weight});
+        const auto total = fold_tokens(team, row, begin, end, length, sums_of_row, coefficient);
         if constexpr (coupled) {
             V coupling[statistics];
             for (int k = 0; k < statistics; ++k) {
@@ -151,7 +144,30 @@ struct loss_rows {
         return {total, tokens, coefficient, over.weight(row, tokens)};
     }
 
+    // One active token of a row of `tokens` active ones, by itself: writes its outputs. For terms without statistics.
+    template <class Team>
+    GRPO_HD void one(Team& team, std::int64_t row, std::int64_t tokens, std::int64_t i) const {
+        static_assert(statistics == 0);
+        using V = typename Team::template vector<compute>;
+        const V length(constant<V>(static_cast<double>(tokens)));
+        fold_tokens<Team, V>(team, row, i, i + 1, length, nullptr, over.coefficient(row, tokens));
+    }
+
 private:
+    // The main pass over a span of a row.
+    template <class Team, class V>
+    GRPO_HD auto fold_tokens(Team& team, std::int64_t row, std::int64_t begin, std::int64_t end, const V& length,
+                             const V* sums_of_row, double coefficient) const {
+        const V weight(constant<V>(coefficient * scale));
+        const whole_row<V, number<V>> base = of_row<V, number<V>>(row, length);
+        // A copy that no output pointer can alias: hyper-parameters and pointers then stay in registers.
+        const loss_rows self = *this;
+        return team.template fold<tallies, V>(
+            begin, end, [&](cursor<V> at) { return self.data.layout.active(at); },
+            [&](cursor<V> at) { self.outputs.clear(at); },
+            each_token<V>{self, row, base, sums_of_row, weight});
+    }
+
     // The part of a record that is the same in the whole row, and whether it is finite.
     template <class V, class S>
     struct whole_row {

@@ -25,6 +25,9 @@ consteval void check_inputs() {
                   "grpo: this term needs advantage: add grpo::advantage(by_sequence(...)) or grpo::advantage(by_token(...))");
     static_assert(!(missing & input::entropy::bit),
                   "grpo: this term needs entropy: add grpo::entropy(...) to the batch, or drop the entropy bonus");
+    static_assert(!(missing & input::full_kl::bit),
+                  "grpo: this term needs full_kl: evaluate it from logits with a reference (evaluate_logits), or add "
+                  "grpo::full_kl(...) to the batch");
     static_assert(!(missing & input::weight::bit),
                   "grpo: this term needs weight: add grpo::weight(...) (see correction.hpp), or drop rollout_weighted");
     static_assert(!(missing & input::keep::bit),

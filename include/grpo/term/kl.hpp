@@ -90,4 +90,12 @@ private:
 
 using kl = kl_penalty<>;
 
+// The exact KL in the loss: L = KL(π_θ ‖ π_ref) over the whole vocabulary, to be scaled: 0.04 * exact_kl{}. No estimate and
+// no variance; its gradient goes to d_full_kl, or through both rows of logits by evaluate_logits(). K05.
+struct exact_kl {
+    static constexpr unsigned needs = input::full_kl::bit;
+    template <class S>
+    GRPO_HD S operator()(const token<S>& t) const { return t.full_kl; }
+};
+
 }  // namespace grpo::inline v0

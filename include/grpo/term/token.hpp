@@ -23,6 +23,7 @@ struct token {
     S logp{};                  // log π_θ(y_t | ·)
     S entropy{};               // H of the policy's distribution at t
     S value{};                 // the critic's V_t
+    S full_kl{};               // KL(π_θ ‖ π_ref) over the whole vocabulary at t
     constant logp_old{};       // log π_old: the trainer's own, before the update
     constant logp_ref{};       // log π_ref
     constant logp_rollout{};   // log-probability reported by the rollout engine
@@ -141,6 +142,14 @@ struct keep : token_input {
     GRPO_HD static auto& of(R& r) { return r.keep; }
 };
 
+struct full_kl : token_input {
+    static constexpr unsigned bit = 1u << 13;
+    static constexpr bool differentiable = true;
+    static constexpr const char* name = "full_kl";
+    template <class R>
+    GRPO_HD static auto& of(R& r) { return r.full_kl; }
+};
+
 }  // namespace input
 
 // Marks an array with one entry per sequence; it is broadcast over the sequence's tokens.
@@ -183,6 +192,7 @@ auto field_of(const per_sequence<T>& values) {
 template <class C> auto logp(const C& x) { return field_of<input::logp>(x); }
 template <class C> auto entropy(const C& x) { return field_of<input::entropy>(x); }
 template <class C> auto values(const C& x) { return field_of<input::value>(x); }
+template <class C> auto full_kl(const C& x) { return field_of<input::full_kl>(x); }
 template <class C> auto logp_old(const C& x) { return field_of<input::logp_old>(x); }
 template <class C> auto logp_ref(const C& x) { return field_of<input::logp_ref>(x); }
 template <class C> auto logp_rollout(const C& x) { return field_of<input::logp_rollout>(x); }
@@ -218,5 +228,7 @@ template <class C>
 auto d_entropy(C&& out) { return gradient_of<input::entropy>(out); }
 template <class C>
 auto d_values(C&& out) { return gradient_of<input::value>(out); }
+template <class C>
+auto d_full_kl(C&& out) { return gradient_of<input::full_kl>(out); }
 
 }  // namespace grpo::inline v0

@@ -266,6 +266,16 @@ struct scalar_traits<xsimd::batch<T, A>> {
         x.store_aligned(buffer);
         for (int k = 0; k < count; ++k) p[k] = static_cast<U>(buffer[k]);
     }
+#if defined(__AVX512F__)
+    // Whole lines go to memory without being read first.
+    template <class U>
+        requires(std::is_same_v<U, T> && sizeof(T) * pack::size == 64)
+    GRPO_HD static void store_past_cache(U* p, const pack& x, int count) {
+        if (count < lanes || reinterpret_cast<std::uintptr_t>(p) % 64 != 0) return store(p, x, count);
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(p), __builtin_bit_cast(__m512i, x));
+    }
+    GRPO_HD static void finish_stores() { _mm_sfence(); }
+#endif
     // Lanes whose mask entry is not 0; false beyond `count`.
     template <class M>
     GRPO_HD static mask marked(const M* p, int count) {

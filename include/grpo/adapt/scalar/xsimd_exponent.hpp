@@ -30,6 +30,8 @@ class softmax_exponent<xsimd::batch<float, A>> {
     static constexpr double depth = 127;  // powers of 2 below it, where p becomes exactly 0
 
 public:
+    static constexpr bool moves_exactly = true;
+
     GRPO_HD explicit softmax_exponent(double factor)
         : c_(static_cast<float>(factor * log2e_32)),
           low_table_(_mm512_castsi512_ps(_mm512_load_si512(powers.bits))),

@@ -1,0 +1,245 @@
+// The body of evaluate_logits(): for some tokens in a row, log-probability, the loss's slopes, and the gradient over the
+// logits, while the logits of the token are still in the cache.
+//
+//   pass 1 of token t + 1 (one read) runs together with pass 2 of token t (one write)
+//
+// How pass 2 gets the probabilities is chosen at compile time by what the exponent and the loss allow:
+//   over the logits, of the type they are computed in   p is stored in the logits' place in pass 1, and scaled there
+//   elsewhere                                           p is stored in a row of memory that each worker has
+//   where the slope needs z itself (entropy, full KL, softcap), or the exponent moves inexactly   from the logits again
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include <grpo/detail/config.hpp>
+#include <grpo/head/logits.hpp>
+#include <grpo/head/softmax.hpp>
+#include <grpo/head/token_logp.hpp>
+#include <grpo/shape.hpp>
+
+namespace grpo::inline v0::detail {
+
+// One entry per token: what the head gives to a loss, and the slopes that it gets back.
+template <class C>
+struct token_arrays {
+    C* logp = nullptr;
+    C* entropy = nullptr;
+    C* kl = nullptr;
+    C* d_logp = nullptr;
+    C* d_entropy = nullptr;
+    C* d_kl = nullptr;
+};
+
+// Evaluates the slopes of one token of a loss, whatever its term is: the streaming code exists once for all of them.
+template <class Team>
+struct slopes_of_token {
+    const void* rows;
+    void (*call)(const void* rows, Team& team, std::int64_t row, std::int64_t tokens, std::int64_t i);
+
+    GRPO_HD void operator()(Team& team, std::int64_t row, std::int64_t tokens, std::int64_t i) const {
+        call(rows, team, row, tokens, i);
+    }
+};
+template <class Team, class Rows>
+slopes_of_token<Team> erased(const Rows& rows) {
+    return {&rows, [](const void* p, Team& team, std::int64_t row, std::int64_t tokens, std::int64_t i) {
+                static_cast<const Rows*>(p)->one(team, row, tokens, i);
+            }};
+}
+
+// The rows of logits that count: by a batch's shape, whose positions they are.
+template <class Shape>
+struct used_by_shape {
+    Shape layout;
+
+    // The first sequence that ends beyond a position.
+    GRPO_HD std::int64_t row_that_ends_after(std::int64_t i) const {
+        std::int64_t low = 0;
+        std::int64_t high = layout.rows();
+        while (low < high) {
+            const std::int64_t middle = (low + high) / 2;
+            if (layout.end(middle) <= i) low = middle + 1;
+            else high = middle;
+        }
+        return low;
+    }
+    GRPO_HD row_use operator()(std::int64_t i) const { return in_row(i, row_that_ends_after(i)); }
+    GRPO_HD row_use in_row(std::int64_t i, std::int64_t row) const {
+        if (row >= layout.rows() || i < layout.begin(row)) return row_use::outside;
+        return layout.active(cursor<float>{i}) ? row_use::active : row_use::masked;
+    }
+};
+
+template <bool WithEntropy, bool WithKl, class Input, class Slopes, class C, class Out>
+struct fused_tokens {
+    static constexpr std::int64_t chunk = 8;
+    using compute = typename Input::compute;
+
+    Input from;  // whose `uses` is a used_by_shape
+    Slopes slopes;
+    token_arrays<C> token;
+    Out* gradient;
+    compute* scratch;  // a row per worker
+    std::int64_t scratch_stride;
+
+    // Tokens [piece · chunk, (piece + 1) · chunk).
+    template <class Team>
+    GRPO_HD void operator()(Team& team, std::int64_t piece) const {
+        using V = typename Team::template vector<compute>;
+        constexpr bool stores =
+            softmax_exponent<V>::moves_exactly && row_type::reading_type::plain && !WithEntropy && !WithKl;
+        const std::int64_t first = piece * chunk;
+        const std::int64_t last = from.in.rows - first < chunk ? from.in.rows : first + chunk;
+        if constexpr (!stores) {
+            walk<V, source::logits>(team, first, last);
+        } else if constexpr (std::is_same_v<typename Input::storage, Out> && std::is_same_v<Out, compute>) {
+            if (static_cast<const void*>(gradient) == static_cast<const void*>(from.in.data.data())) {
+                walk<V, source::place>(team, first, last);
+            } else {
+                walk<V, source::scratch>(team, first, last);
+            }
+        } else {
+            walk<V, source::scratch>(team, first, last);
+        }
+    }
+
+private:
+    // Where pass 2 has the probabilities from.
+    enum class source { logits, place, scratch };
+    static constexpr softmax_wants wants = wanted(WithEntropy, WithKl);
+    using row_type = typename Input::row_type;
+    template <class V>
+    using ref_type = typename Input::template beside_type<WithKl, V>;
+    template <class V, source Source>
+    using gradient_type = softmax_gradient<WithEntropy, Source != source::logits, V, row_type, ref_type<V>, Out>;
+
+    // A row whose gradient is still to be written.
+    template <class V, source Source>
+    struct unfinished {
+        bool any = false;
+        compute* place = nullptr;  // where its p are, if in scratch
+        gradient_type<V, Source> each;
+
+        GRPO_HD std::int64_t begin() const { return each.row.begin; }
+        // Where its gradient goes.
+        GRPO_HD span row() const { return any ? span_of<V>(each.gradient, each.row.begin, each.row.end) : span{}; }
+    };
+
+    template <class V, source Source, class Team>
+    GRPO_HD void walk(Team& team, std::int64_t first, std::int64_t last) const {
+        unfinished<V, Source> before;
+        std::int64_t row = from.uses.row_that_ends_after(first);
+        std::int64_t tokens = row < from.uses.layout.rows() ? from.uses.layout.count_active(row) : 0;
+        for (std::int64_t i = first; i < last; ++i) {
+            while (row < from.uses.layout.rows() && from.uses.layout.end(row) <= i) {
+                row += 1;
+                tokens = row < from.uses.layout.rows() ? from.uses.layout.count_active(row) : 0;
+            }
+            const row_use use = from.uses.in_row(i, row);
+            if (use == row_use::active) one<V, Source>(team, i, row, tokens, before);
+            if (use == row_use::masked) skip<V>(team, i);
+        }
+        finish<V, Source>(team, before);
+        finish_stores<V>();
+    }
+
+    template <class V, source Source, class Team>
+    GRPO_HD void one(Team& team, std::int64_t i, std::int64_t row, std::int64_t tokens, unfinished<V, Source>& before) const {
+        const row_type here = from.row(i);
+        const ref_type<V> ref = from.template beside<WithKl, V>(team, i);
+        const std::int64_t chosen = from.chosen(i);
+        const double y = known_to_all<V>(team, here, chosen);
+        const softmax_row s = measure_beside<V, Source>(team, here, ref, before);
+        if (team.leader()) {
+            const double factor = softmax_exponent<V>(here.reading.factor).factor();
+            token.logp[i] = static_cast<C>(s.log_probability(y * factor));
+            if (WithEntropy) token.entropy[i] = static_cast<C>(s.entropy);
+            if (WithKl) token.kl[i] = static_cast<C>(s.divergence);
+        }
+        slopes(team, row, tokens, i);
+        const softmax_slopes slope{static_cast<double>(token.d_logp[i]),
+                                   WithEntropy ? static_cast<double>(token.d_entropy[i]) : 0.0,
+                                   WithKl ? static_cast<double>(token.d_kl[i]) : 0.0};
+        clear<V>(team, gradient, here.end, here.begin + from.in.vocabulary);
+        before.any = true;
+        before.each = gradient_type<V, Source>(here, gradient, ref);
+        before.each.past_cache = Source == source::scratch && std::is_same_v<Out, compute> && large();
+        before.each.scale(s, slope);
+        before.each.set_chosen(y, s, slope, chosen);
+    }
+
+    // Pass 1 of a row together with pass 2 of the row before.
+    template <class V, source Source, class Team>
+    GRPO_HD softmax_row measure_beside(Team& team, const row_type& here, const ref_type<V>& ref,
+                                       unfinished<V, Source>& before) const {
+        softmax_exponent<V> e(here.reading.factor);
+        const span row = span_of<V>(here.data, here.begin, here.end);
+        if constexpr (Source == source::scratch) {
+            // Column 0 lies so far into the worker's row that its whole lines are those of the gradient's first row.
+            if (!before.any) {
+                const std::int64_t head = span_of<V>(gradient, here.begin, here.end).head;
+                before.place = scratch + team.worker * scratch_stride + (scalar_traits<V>::lanes - head) % scalar_traits<V>::lanes;
+            }
+            const keep_at<V, compute> place{before.place, here.begin};
+            if (!before.any) {
+                using keep = keep_at<V, compute>;
+                const softmax_step<wants, V, row_type, ref_type<V>, keep> step{here, ref, place, e};
+                return softmax_row(stream<softmax_sums, V>(team, row, step));
+            }
+            using keep = keep_in_turn<V, compute, gradient_type<V, Source>>;
+            const keep in_turn{place, before.each, here.begin - before.begin()};
+            const softmax_step<wants, V, row_type, ref_type<V>, keep> step{here, ref, in_turn, e};
+            // Whole lines are those of the gradient that is being written.
+            const std::int64_t head = before.row().head;
+            return softmax_row(stream<softmax_sums, V>(team, {here.begin, here.end, head}, step));
+        } else {
+            using keep = std::conditional_t<Source == source::place, keep_at<V, Out>, keep_nothing>;
+            keep kept{};
+            if constexpr (Source == source::place) kept = {gradient, 0};
+            const softmax_step<wants, V, row_type, ref_type<V>, keep> step{here, ref, kept, e};
+            return softmax_row(stream<softmax_sums, V>(team, row, step, before.row(), before.each));
+        }
+    }
+
+    template <class V, source Source, class Team>
+    GRPO_HD void finish(Team& team, const unfinished<V, Source>& before) const {
+        if (!before.any) return;
+        const auto& each = before.each;
+        if constexpr (Source == source::scratch) {
+            sweep<V>(team, before.row(), from_scratch<V, gradient_type<V, Source>>{each, before.place});
+        } else {
+            sweep<V>(team, before.row(), each);
+        }
+    }
+
+    // Pass 2 of a row whose p lie in a worker's memory.
+    template <class V, class Gradient>
+    struct from_scratch {
+        static constexpr int segments = Gradient::segments;
+        Gradient each;
+        const compute* place;
+
+        template <class Cursor>
+        GRPO_HD void operator()(const Cursor& at) const {
+            each.put(at, at.at(at.i - each.row.begin).load(place));
+        }
+    };
+
+    // Whether the gradient is larger than what a cache may keep for whoever reads it next.
+    GRPO_HD bool large() const {
+        return from.in.layout().extent() * static_cast<std::int64_t>(sizeof(Out)) > (std::int64_t{16} << 20);
+    }
+
+    // A token that does not count: not read.
+    template <class V, class Team>
+    GRPO_HD void skip(Team& team, std::int64_t i) const {
+        const std::int64_t begin = from.in.layout().begin(i);
+        clear<V>(team, gradient, begin, begin + from.in.vocabulary);
+        if (team.leader()) token.logp[i] = C(0);
+        if (team.leader() && WithEntropy) token.entropy[i] = C(0);
+        if (team.leader() && WithKl) token.kl[i] = C(0);
+    }
+};
+
+}  // namespace grpo::inline v0::detail
