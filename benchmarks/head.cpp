@@ -37,8 +37,10 @@ struct settings {
     bool peers = false;
     int rounds = 0;
     std::string json;
+    std::string sizes;              // part of a case's text
     std::set<std::string> kernels;  // empty: all
 
+    bool wants(const bench::head_spec& spec) const { return spec.text().find(sizes) != std::string::npos; }
     bool wants(const std::string& kernel) const { return kernels.empty() || kernels.count(kernel) > 0; }
 };
 
@@ -163,6 +165,7 @@ void race_kernel(kernel which, const head_case& c, int threads, const bench::ban
 }
 
 void from_logits(const bench::head_spec& spec, const settings& set, bench::report& to) {
+    if (!set.wants(spec)) return;
     const head_case c(spec);
     for (const int threads : {1, 2}) {
         if (set.quick && threads > 1) continue;
@@ -184,6 +187,7 @@ void from_logits(const bench::head_spec& spec, const settings& set, bench::repor
         }
     }
     malloc_trim(0);
+    to.save();
 }
 
 std::vector<bench::head_spec> logit_cases(bool quick) {
@@ -223,6 +227,7 @@ void race_linear(bool backward, const bench::linear_case& c, int threads, const 
 }
 
 void from_hidden(const bench::head_spec& spec, const settings& set, bench::report& to) {
+    if (!set.wants(spec)) return;
     const bench::linear_case c(spec);
     for (const int threads : {1, 2}) {
         if (set.quick && threads > 1) continue;
@@ -237,6 +242,7 @@ void from_hidden(const bench::head_spec& spec, const settings& set, bench::repor
         }
     }
     malloc_trim(0);
+    to.save();
 }
 
 std::vector<bench::head_spec> linear_cases(bool quick) {
@@ -282,14 +288,17 @@ nlohmann::json about(const settings& set) {
 }
 
 int usage(const char* why) {
-    std::fprintf(stderr,
-                 "head_table: %s\n"
-                 "usage: head_table [--quick] [--stock] [--peers] [--case KERNEL]... [--rounds N] [--json FILE]\n"
-                 "  --quick        few cases, one thread\n"
-                 "  --stock        LibTorch as its defaults leave it\n"
-                 "  --peers        LibTorch alone where the library has nothing to compare\n"
-                 "  --case KERNEL  k1f, k1e, k1b, k2, k2new, k3 or k3f; several may be given\n",
-                 why);
+    std::fprintf(
+        stderr,
+        "head_table: %s\n"
+        "usage: head_table [--quick] [--stock] [--peers] [--case KERNEL]... [--sizes TEXT] [--rounds N] [--json FILE]\n"
+        "  --quick        few cases, one thread\n"
+        "  --stock        LibTorch as its defaults leave it\n"
+        "  --peers        LibTorch alone where the library has nothing to compare\n"
+        "  --case KERNEL  k1f, k1e, k1b, k2, k2new, k3 or k3f; several may be given\n"
+        "  --sizes TEXT   only cases whose sizes, as the table has them, contain it: 1024 x 128256, bf16, masked\n"
+        "  --rounds N     samples of each contestant; by default 5, or 25 where one takes under 5 ms\n",
+        why);
     return 2;
 }
 
@@ -309,10 +318,12 @@ const char* parse(int argc, char** argv, settings& set) {
             set.peers = true;
             continue;
         }
-        if (option != "--case" && option != "--rounds" && option != "--json") return "unknown argument";
+        if (option != "--case" && option != "--sizes" && option != "--rounds" && option != "--json")
+            return "unknown argument";
         if (i + 1 == argc) return "an option lacks its value";
         const std::string value = argv[++i];
         if (option == "--json") set.json = value;
+        if (option == "--sizes") set.sizes = value;
         if (option == "--rounds" && (set.rounds = std::atoi(value.c_str())) < 1)
             return "--rounds expects a number above 0";
         if (option != "--case") continue;
@@ -327,6 +338,7 @@ const char* parse(int argc, char** argv, settings& set) {
 
 int main(int argc, char** argv) {
     settings set;
+    if (argc == 2 && std::strcmp(argv[1], "--help") == 0) return usage("what it takes"), EXIT_SUCCESS;
     if (const char* const why = parse(argc, argv, set)) return usage(why);
     if (!set.stock) {
         bench::keep_freed_memory();
@@ -349,6 +361,5 @@ int main(int argc, char** argv) {
         }
     }
     if (bench::failures > 0) std::printf("\n%d wrong answer(s): no time above counts\n", bench::failures);
-    if (!to.save()) std::fprintf(stderr, "head_table: '%s' cannot be written\n", set.json.c_str());
     return bench::failures == 0 && to.save() ? EXIT_SUCCESS : EXIT_FAILURE;
 }
