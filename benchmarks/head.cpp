@@ -348,6 +348,7 @@ int main(int argc, char** argv) {
     std::printf("%s, %s\n", peer::describe().c_str(), set.stock ? "stock" : "tuned");
     warm_up();
     bench::report to(set.json, about(set));
+    if (!to.save()) return usage("the file of --json cannot be written");
     const bool logits =
         set.wants("k1f") || set.wants("k1e") || set.wants("k1b") || set.wants("k2") || set.wants("k2new");
     if (logits) {
