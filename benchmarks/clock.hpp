@@ -36,6 +36,7 @@ inline void keep(const void* p) {
 struct contestant {
     std::string name;
     std::function<void()> run;
+    std::function<void()> prepare = {};  // before each call, outside the time: restores what run() overwrites
 };
 
 struct timing {
@@ -45,14 +46,25 @@ struct timing {
 };
 
 inline double sample(const contestant& c, std::int64_t repeats, timebase base) {
-    const double start = now(base);
-    for (std::int64_t i = 0; i < repeats; ++i) c.run();
-    return (now(base) - start) / static_cast<double>(repeats);
+    if (!c.prepare) {
+        const double start = now(base);
+        for (std::int64_t i = 0; i < repeats; ++i) c.run();
+        return (now(base) - start) / static_cast<double>(repeats);
+    }
+    double total = 0;
+    for (std::int64_t i = 0; i < repeats; ++i) {
+        c.prepare();
+        const double start = now(base);
+        c.run();
+        total += now(base) - start;
+    }
+    return total / static_cast<double>(repeats);
 }
 
 /// Calls per sample, so that one sample lasts at least `least` seconds and the clock's own cost disappears.
 inline std::int64_t repeats_for(const contestant& c, timebase base, double least) {
-    sample(c, 2, base);
+    if (sample(c, 1, base) > 10 * least) return 1;
+    sample(c, 1, base);
     std::int64_t repeats = 1;
     while (repeats < (std::int64_t{1} << 24)) {
         const double total = sample(c, repeats, base) * static_cast<double>(repeats);
@@ -65,11 +77,11 @@ inline std::int64_t repeats_for(const contestant& c, timebase base, double least
 }
 
 /// With several threads, the last contestant's workers may still be polling for work: they are given time to sleep, and
-/// this one's time to wake.
-inline void settle(const contestant& c) {
+/// this one's time to wake, where its calls are so short that waking would show.
+inline void settle(const contestant& c, bool brief) {
     const timespec pause{0, 3'000'000};
     nanosleep(&pause, nullptr);
-    c.run();
+    if (brief) c.run();
 }
 
 /// One sample of every contestant per round, in turn: a slow minute of the machine falls on all of them.
@@ -80,7 +92,7 @@ inline std::vector<timing> race(const std::vector<contestant>& field, int rounds
     std::vector<std::vector<double>> samples(field.size());
     for (int r = 0; r < rounds; ++r) {
         for (std::size_t i = 0; i < field.size(); ++i) {
-            if (base == timebase::wall) settle(field[i]);
+            if (base == timebase::wall) settle(field[i], repeats[i] > 1);
             samples[i].push_back(sample(field[i], repeats[i], base));
         }
     }

@@ -1,5 +1,6 @@
 #include "peer_torch.hpp"
 
+#include <dlfcn.h>
 #include <torch/torch.h>
 
 #include <ATen/Parallel.h>
@@ -10,6 +11,8 @@
 #include <limits>
 #include <string>
 #include <vector>
+
+#include "peer_torch_loss.hpp"
 
 namespace peer {
 
@@ -33,6 +36,8 @@ void prefer_avx512() {
 
 void set_threads(int n) {
     at::set_num_threads(n);
+    // OpenBLAS, where LibTorch's matrix products are its own, has a setting of its own.
+    if (void* const set = ::dlsym(RTLD_DEFAULT, "openblas_set_num_threads")) reinterpret_cast<void (*)(int)>(set)(n);
 }
 
 std::string describe() {
@@ -70,14 +75,7 @@ struct policy_loss::state {
         }
     }
 
-    Tensor trl() const {
-        const Tensor ratio_ = torch::exp(logp - logp_old);
-        const Tensor bounded = torch::clamp(ratio_, 1 - low, 1 + high);
-        Tensor token = -torch::min(ratio_ * advantage, bounded * advantage);
-        const Tensor kl = torch::exp(logp_ref - logp) - (logp_ref - logp) - 1;
-        token = token + beta * kl;
-        return (token * mask).sum() / mask.sum().clamp(1.0);
-    }
+    Tensor trl() const { return trl_terms{logp_old, logp_ref, advantage, mask, low, high, beta}.mean(logp); }
 
     Tensor verl() const {
         const Tensor log_ratio = torch::clamp(logp - logp_old, -20.0, 20.0);
