@@ -1,6 +1,7 @@
 // The library's contestants of the head, and the one place to change when better ways than these are to be timed.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -26,29 +27,32 @@ template <class T>
 class head {
 public:
     head(const bench::head_inputs& in, int threads)
-        : in_(in), threads_(threads), logp_(size(in.tokens)), entropy_(size(in.tokens)), d_logp_(size(in.tokens)) {}
+        : in_(in),
+          threads_(threads),
+          logp_(size(in.tokens)),
+          entropy_(size(in.tokens)),
+          log_sum_exp_(size(in.tokens)),
+          workspace_(size(grpo::evaluate_logits_workspace(threads, in.tokens, in.vocabulary))) {}
 
     void forward() {
         on_threads(threads_, [&](const auto& exec) { logp_on(exec); });
     }
     void forward_with_entropy() {
         on_threads(threads_, [&](const auto& exec) {
-            grpo::token_logp(exec, logits(), targets(), options(), grpo::view(logp_), grpo::view(entropy_));
+            grpo::token_logp(exec, logits(), targets(), options(),
+                             grpo::softmax_outputs<float>{.logp = logp_, .entropy = entropy_, .lse = log_sum_exp_});
         });
     }
     void forward_backward(T* gradient) {
         on_threads(threads_, [&](const auto& exec) {
             logp_on(exec);
-            back_on(exec, in_.d_logp, gradient);
+            grpo::d_logits(exec, logits(), targets(), options(), floats(in_.d_logp, in_.tokens),
+                           grpo::view<const float>{}, output(gradient), {.lse = log_sum_exp_});
         });
     }
     double loss(T* gradient) {
         double value = 0;
-        on_threads(threads_, [&](const auto& exec) {
-            logp_on(exec);
-            value = loss_on(exec);
-            back_on(exec, d_logp_.data(), gradient);
-        });
+        on_threads(threads_, [&](const auto& exec) { value = loss_on(exec, gradient); });
         return value;
     }
 
@@ -64,31 +68,33 @@ private:
         return {{static_cast<const T*>(in_.logits), in_.tokens * in_.vocabulary}, in_.tokens, in_.vocabulary, 0};
     }
 
+    grpo::view<T> output(T* gradient) const { return {gradient, in_.tokens * in_.vocabulary}; }
+
     template <class Exec>
     void logp_on(const Exec& exec) {
-        grpo::token_logp(exec, logits(), targets(), options(), grpo::view(logp_), grpo::view<float>{});
+        grpo::token_logp(exec, logits(), targets(), options(),
+                         grpo::softmax_outputs<float>{.logp = logp_, .lse = log_sum_exp_});
     }
     template <class Exec>
-    double loss_on(const Exec& exec) {
+    double loss_on(const Exec& exec, T* gradient) {
         const grpo::objective loss{grpo::clipped{.low = in_.low, .high = in_.high} + in_.beta * grpo::kl{},
                                    grpo::aggregation::token_mean()};
         const grpo::view<const std::uint8_t> mask{in_.mask, in_.tokens};
         const auto shape = grpo::padded(in_.sequences(), in_.per_sequence).where(mask);
-        const grpo::batch batch(shape, grpo::logp(logp_), grpo::logp_old(floats(in_.logp_old, in_.tokens)),
+        const grpo::batch batch(shape, grpo::logp_old(floats(in_.logp_old, in_.tokens)),
                                 grpo::logp_ref(floats(in_.logp_ref, in_.tokens)),
                                 grpo::advantage(grpo::by_sequence(floats(in_.advantage, in_.sequences()))));
         const double n = loss.over.denominator(grpo::count(shape));
-        return grpo::evaluate(exec, loss, batch, n, grpo::d_logp(d_logp_)).loss(n);
-    }
-    template <class Exec>
-    void back_on(const Exec& exec, const float* slope, T* gradient) {
-        grpo::d_logits(exec, logits(), targets(), options(), floats(slope, in_.tokens), grpo::view<const float>{},
-                       grpo::view<T>{gradient, in_.tokens * in_.vocabulary});
+        return grpo::evaluate_logits(exec, loss, logits(), targets(), options(), batch, n, output(gradient),
+                                     grpo::view(workspace_), {.logp = logp_})
+            .loss(n);
     }
 
     bench::head_inputs in_;
     int threads_;
-    std::vector<float> logp_, entropy_, d_logp_;
+    std::vector<float> logp_, entropy_;
+    std::vector<double> log_sum_exp_;
+    std::vector<std::byte> workspace_;
 };
 
 /// From hidden states; d/dhidden and d/dweight are in f32 whatever the inputs are. built(): whether the library has it.
