@@ -32,7 +32,7 @@ set(GRPO_THIRD_PARTIES
     "CLI11|CLI11::CLI11|libcli11-dev|CLI/"
     "fmt|fmt::fmt|libfmt-dev|fmt/"
     "Google Benchmark|benchmark::benchmark|libbenchmark-dev|benchmark/"
-    "Eigen|Eigen3::Eigen|libeigen3-dev|Eigen/,unsupported/Eigen/,grpo/adapt/eigen,grpo/adapt/scalar/eigen"
+    "Eigen|Eigen3::Eigen|libeigen3-dev|Eigen/,unsupported/Eigen/,grpo/adapt/([a-z]+/)?eigen"
     "xtensor|xtensor|libxtensor-dev|xtensor/,grpo/adapt/xtensor"
     "xsimd|xsimd|libxsimd-dev|xsimd/,grpo/adapt/scalar/xsimd,grpo/exec/simd"
     "Ceres|grpo_ceres_jet|libceres-dev|ceres/,grpo/adapt/scalar/ceres"
