@@ -218,6 +218,9 @@ void check_refusals(const Policy& policy, const std::string& name) {
     CHECK(c[0] == 3.0f);
     CHECK(c[4] == 7.0f);
     CHECK(said(0, 0, 0, none, none, 0) == "");
+    const grpo::operand<T> nothing{nullptr, 0};
+    CHECK(said(1, 4, 0, nothing, nothing, 4) == "");
+    CHECK(c == std::vector<float>{0, 0, 0, 0, 7, 7, 7, 7, 7, 7, 7, 7});
 }
 
 }  // namespace products
