@@ -16,6 +16,10 @@ find_package(autodiff QUIET)
 # LibTorch, for the adapter's tests and for the examples that train.
 grpo_define_component(torch)
 
+# Matrix products.
+grpo_define_component(blas)
+grpo_define_component(onednn)
+
 # Only the header of ceres::Jet is needed; the solver's package would bring a dozen libraries.
 find_path(GRPO_CERES_INCLUDE ceres/jet.h)
 mark_as_advanced(GRPO_CERES_INCLUDE)
@@ -32,9 +36,11 @@ set(GRPO_THIRD_PARTIES
     "CLI11|CLI11::CLI11|libcli11-dev|CLI/"
     "fmt|fmt::fmt|libfmt-dev|fmt/"
     "Google Benchmark|benchmark::benchmark|libbenchmark-dev|benchmark/"
-    "Eigen|Eigen3::Eigen|libeigen3-dev|Eigen/,unsupported/Eigen/,grpo/adapt/eigen,grpo/adapt/scalar/eigen"
+    "Eigen|Eigen3::Eigen|libeigen3-dev|Eigen/,unsupported/Eigen/,grpo/adapt/([a-z]+/)?eigen"
     "xtensor|xtensor|libxtensor-dev|xtensor/,grpo/adapt/xtensor"
     "xsimd|xsimd|libxsimd-dev|xsimd/,grpo/adapt/scalar/xsimd,grpo/exec/simd"
+    "BLAS|grpo_cblas|libopenblas-dev|cblas.h,grpo/adapt/gemm/blas"
+    "oneDNN|grpo_onednn|libdnnl-dev|dnnl.hpp,oneapi/dnnl/,grpo/adapt/gemm/onednn"
     "Ceres|grpo_ceres_jet|libceres-dev|ceres/,grpo/adapt/scalar/ceres"
     "LibTorch|grpo_libtorch|libtorch-dev|torch/,ATen/,grpo/adapt/torch"
     "autodiff|autodiff::autodiff|no Debian package|autodiff/,grpo/adapt/scalar/autodiff")

@@ -8,7 +8,8 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 COMPONENT_HEADERS = {"eigen": "grpo/adapt/eigen.hpp", "xtensor": "grpo/adapt/xtensor.hpp", "simd": "grpo/exec/simd.hpp",
-                     "threads": "grpo/exec/threads.hpp", "torch": "grpo/adapt/torch.hpp"}
+                     "threads": "grpo/exec/threads.hpp", "torch": "grpo/adapt/torch.hpp",
+                     "blas": "grpo/adapt/gemm/blas.hpp", "onednn": "grpo/adapt/gemm/onednn.hpp"}
 
 
 class Trial:
@@ -88,7 +89,7 @@ class Trial:
         self.be_refused(["grpo", '"99.0"', f"version: {self.args.version}"], "VERSION_WANTED=99.0")
 
     def unknown_component(self):
-        self.be_refused(["grpo has no component 'teapot'", "eigen, xtensor, simd, threads and torch"],
+        self.be_refused(["grpo has no component 'teapot'", "eigen, xtensor, simd, threads, torch, blas and onednn"],
                         f"VERSION_WANTED={self.args.version}", "COMPONENT=teapot")
 
     def component_absent(self):
