@@ -11,6 +11,8 @@
 #pragma once
 
 #include <grpo/head/fused.hpp>
+#include <grpo/head/gemm.hpp>
+#include <grpo/head/linear.hpp>
 #include <grpo/head/logits.hpp>
 #include <grpo/head/loss.hpp>
 #include <grpo/head/softmax.hpp>

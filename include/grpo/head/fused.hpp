@@ -83,7 +83,7 @@ struct fused_tokens {
     compute* scratch;  // a row per worker
     std::int64_t scratch_stride;
 
-    // Tokens [piece · chunk, (piece + 1) · chunk).
+    // Rows of logits [piece · chunk, (piece + 1) · chunk).
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t piece) const {
         using V = typename Team::template vector<compute>;
@@ -129,14 +129,15 @@ private:
     template <class V, source Source, class Team>
     GRPO_HD void walk(Team& team, std::int64_t first, std::int64_t last) const {
         unfinished<V, Source> before;
-        std::int64_t row = from.uses.row_that_ends_after(first);
+        std::int64_t row = from.uses.row_that_ends_after(from.position(first));
         std::int64_t tokens = row < from.uses.layout.rows() ? from.uses.layout.count_active(row) : 0;
         for (std::int64_t i = first; i < last; ++i) {
-            while (row < from.uses.layout.rows() && from.uses.layout.end(row) <= i) {
+            const std::int64_t position = from.position(i);
+            while (row < from.uses.layout.rows() && from.uses.layout.end(row) <= position) {
                 row += 1;
                 tokens = row < from.uses.layout.rows() ? from.uses.layout.count_active(row) : 0;
             }
-            const row_use use = from.uses.in_row(i, row);
+            const row_use use = from.uses.in_row(position, row);
             if (use == row_use::active) one<V, Source>(team, i, row, tokens, before);
             if (use == row_use::masked) skip<V>(team, i);
         }
@@ -149,22 +150,23 @@ private:
         const row_type here = from.row(i);
         const ref_type<V> ref = from.template beside<WithKl, V>(team, i);
         const std::int64_t chosen = from.chosen(i);
+        const std::int64_t t = from.position(i);
         const double y = known_to_all<V>(team, here, chosen);
         const softmax_row s = measure_beside<V, Source>(team, here, ref, before);
         if (team.leader()) {
             const double factor = softmax_exponent<V>(here.reading.factor).factor();
-            token.logp[i] = static_cast<C>(s.log_probability(y * factor));
-            if (WithEntropy) token.entropy[i] = static_cast<C>(s.entropy);
-            if (WithKl) token.kl[i] = static_cast<C>(s.divergence);
+            token.logp[t] = static_cast<C>(s.log_probability(y * factor));
+            if (WithEntropy) token.entropy[t] = static_cast<C>(s.entropy);
+            if (WithKl) token.kl[t] = static_cast<C>(s.divergence);
         }
-        slopes(team, row, tokens, i);
-        const softmax_slopes slope{static_cast<double>(token.d_logp[i]),
-                                   WithEntropy ? static_cast<double>(token.d_entropy[i]) : 0.0,
-                                   WithKl ? static_cast<double>(token.d_kl[i]) : 0.0};
+        slopes(team, row, tokens, t);
+        const softmax_slopes slope{static_cast<double>(token.d_logp[t]),
+                                   WithEntropy ? static_cast<double>(token.d_entropy[t]) : 0.0,
+                                   WithKl ? static_cast<double>(token.d_kl[t]) : 0.0};
         clear<V>(team, gradient, here.end, here.begin + from.in.vocabulary);
         before.any = true;
         before.each = gradient_type<V, Source>(here, gradient, ref);
-        before.each.past_cache = Source == source::scratch && std::is_same_v<Out, compute> && large();
+        before.each.past_cache = Source == source::scratch && std::is_same_v<Out, compute> && from.large();
         before.each.scale(s, slope);
         before.each.set_chosen(y, s, slope, chosen);
     }
@@ -226,19 +228,15 @@ private:
         }
     };
 
-    // Whether the gradient is larger than what a cache may keep for whoever reads it next.
-    GRPO_HD bool large() const {
-        return from.in.layout().extent() * static_cast<std::int64_t>(sizeof(Out)) > (std::int64_t{16} << 20);
-    }
-
     // A token that does not count: not read.
     template <class V, class Team>
     GRPO_HD void skip(Team& team, std::int64_t i) const {
         const std::int64_t begin = from.in.layout().begin(i);
-        clear<V>(team, gradient, begin, begin + from.in.vocabulary);
-        if (team.leader()) token.logp[i] = C(0);
-        if (team.leader() && WithEntropy) token.entropy[i] = C(0);
-        if (team.leader() && WithKl) token.kl[i] = C(0);
+        clear<V>(team, gradient, begin, begin + from.in.vocabulary, from.large());
+        const std::int64_t t = from.position(i);
+        if (team.leader()) token.logp[t] = C(0);
+        if (team.leader() && WithEntropy) token.entropy[t] = C(0);
+        if (team.leader() && WithKl) token.kl[t] = C(0);
     }
 };
 

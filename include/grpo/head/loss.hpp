@@ -47,7 +47,9 @@ struct head_memory {
     std::byte* rows;
     std::int64_t row_bytes;
 
-    head_memory(view<std::byte> workspace, std::int64_t n, std::int64_t columns) {
+    std::byte* end;  // of what is used
+
+    head_memory(view<std::byte> workspace, int workers, std::int64_t n, std::int64_t columns) {
         const auto address = reinterpret_cast<std::uintptr_t>(workspace.data());
         std::byte* at = workspace.data() + (64 - address % 64) % 64;
         const auto take = [&]<class X>(X*& p) {
@@ -55,12 +57,12 @@ struct head_memory {
             at += 8 * n;
         };
         row_bytes = (columns + 31) / 16 * 64;
-        const auto workers = (workspace.size() - 80 * n - 64) / row_bytes;
         rows = at;
         at += workers * row_bytes;
         take(token.logp), take(token.entropy), take(token.kl);
         take(token.d_logp), take(token.d_entropy), take(token.d_kl);
         take(lse), take(entropy), take(lse_ref), take(kl);
+        end = at;
     }
 };
 
@@ -75,50 +77,38 @@ auto with_head(const batch<Shape, Fields...>& b, const token_arrays<C>& token, s
 }
 
 template <class C>
-void copy_out(view<C> to, const C* from) {
-    for (std::int64_t i = 0; i < to.size(); ++i) to[i] = from[i];
+problem check_token_outputs(const char* function, const token_outputs<C>& out, std::int64_t tokens) {
+    return first_of(check_per_row(function, "logp", out.logp, tokens), check_per_row(function, "entropy", out.entropy, tokens),
+                    check_per_row(function, "full_kl", out.full_kl, tokens));
+}
+template <class C>
+void copy_token_outputs(const token_outputs<C>& out, const token_arrays<C>& token) {
+    for (std::int64_t i = 0; i < out.logp.size(); ++i) out.logp[i] = token.logp[i];
+    for (std::int64_t i = 0; i < out.entropy.size(); ++i) out.entropy[i] = token.entropy[i];
+    for (std::int64_t i = 0; i < out.full_kl.size(); ++i) out.full_kl[i] = token.kl[i];
 }
 
-template <class Batch, class T, class R, class Index, class C, class Out>
-problem check_evaluate_logits(const char* function, int workers, const Batch& b, const logits_view<T>& in,
-                              const logits_view<R>& reference, bool reads_reference, const view<Index>& ids,
-                              const head_options& options, view<Out> gradient, view<std::byte> workspace,
-                              const token_outputs<C>& out) {
-    if (const problem p = first_of(check_head(function, in, options), b.layout.validate(function))) return p;
-    if (const problem p = wrong_size(function, "logits", in.rows, b.layout.extent(), "positions")) return p;
-    if (reads_reference) {
-        if (const problem p = check_reference(function, in, reference)) return p;
-    }
-    const auto active = [&](std::int64_t i) { return b.layout.active(cursor<float>{i}); };
-    if (const problem p = check_targets(function, ids, in.rows, options.columns(in.vocabulary), active)) return p;
-    if (gradient.data() != nullptr) {
-        if (const problem p = wrong_size(function, "gradient", gradient.size(), in.layout().extent(), "positions")) return p;
-    }
-    const std::int64_t bytes = evaluate_logits_workspace(workers, in.rows, in.vocabulary);
-    if (workspace.size() < bytes) {
-        return complain(function, "workspace", "has %lld bytes, but %lld are needed",
-                        static_cast<long long>(workspace.size()), static_cast<long long>(bytes));
-    }
-    return first_of(null_pointer(function, "workspace", workspace.data(), bytes),
-                    check_per_row(function, "logp", out.logp, in.rows),
-                    check_per_row(function, "entropy", out.entropy, in.rows),
-                    check_per_row(function, "full_kl", out.full_kl, in.rows));
+inline problem check_workspace(const char* function, view<std::byte> workspace, std::int64_t bytes) {
+    if (workspace.size() >= bytes) return null_pointer(function, "workspace", workspace.data(), bytes);
+    return complain(function, "workspace", "has %lld bytes, but %lld are needed", static_cast<long long>(workspace.size()),
+                    static_cast<long long>(bytes));
 }
 
-// The ways of a loss through the head. What they share: the logits, the options, the memory.
+// Some rows of logits on their way through a loss; H, K: whether it reads entropies, full KLs.
 template <bool H, bool K, class Exec, class Shape, class T, class R, class Index, class C, class Out>
 struct head_run {
     const Exec& exec;
     Shape layout;
     const logits_view<T>& in;
     const logits_view<R>& reference;
+    const std::int64_t* positions;  // of the rows among the tokens, or null
     const Index* target;
     const head_options& options;
     const head_memory<C>& memory;
     Out* gradient;
 
-    // The log-probabilities of all tokens, when no gradient is wanted or the slopes need a whole sequence.
-    void measure_all() const {
+    // Their log-probabilities, when no gradient is wanted or the slopes need a whole sequence.
+    void measure() const {
         with_all([&]<class Input>(const Input& from) {
             const token_arrays<C>& t = memory.token;
             exec.teams(in.rows, logp_rows<wanted(H, K), Input, C>{
@@ -126,8 +116,8 @@ struct head_run {
                                            memory.entropy, memory.lse_ref, memory.kl}});
         });
     }
-    // From the slopes of all tokens to the gradient.
-    void spread_all() const {
+    // From their slopes to the gradient.
+    void spread() const {
         with_all([&]<class Input>(const Input& from) {
             const token_arrays<C>& t = memory.token;
             exec.teams(in.rows, d_logits_rows<H, K, Input, C, Out>{
@@ -151,7 +141,76 @@ struct head_run {
 private:
     template <class F>
     void with_all(F&& f) const {
-        with_input(in, reference, target, options, used_by_shape<Shape>{layout}, f);
+        with_input(in, reference, target, options, used_by_shape<Shape>{layout}, f, positions);
+    }
+};
+
+// A loss by way of a head. `source` has the types logits, reference and gradient, and
+//   prepare()                before anything else, once nothing can be wrong any more
+//   each(with_gradient, f)   f(logits_view, logits_view of the reference, positions, gradient) for all rows, in parts;
+//                            with_gradient: what f wrote is taken further
+// Everything that can be wrong with the logits was checked; here, what can be wrong with the loss.
+template <class Source, class Exec, class Term, bool Diagnosed, class Index, class Batch, class C>
+loss_result evaluate_head(const char* function, const Source& source, const Exec& exec,
+                          const objective<Term, Diagnosed>& loss, const Index* target, const head_options& options,
+                          const Batch& b, double denominator, bool with_gradient, const head_memory<C>& memory) {
+    loss_result total;
+    const std::int64_t n = b.layout.extent();
+    const auto whole = with_head(b, memory.token, n);
+    reduced(loss.term, [&]<class Reduced>(const Reduced& term) {
+        constexpr bool H = (Reduced::needs & input::entropy::bit) != 0;
+        constexpr bool K = (Reduced::needs & input::full_kl::bit) != 0;
+        check_inputs<Reduced, std::remove_const_t<decltype(whole)>, Diagnosed>();
+        require(first_of(check_denominator(function, denominator), validate_term(loss.term, function),
+                         check_values<Reduced>(loss.over, whole, function), source.check(function, K)));
+        source.prepare();
+        const auto each = [&](bool wanted, auto&& f) {
+            source.each(wanted, [&]<class T, class R, class Out>(const logits_view<T>& in, const logits_view<R>& ref,
+                                                                 const std::int64_t* positions, Out* gradient) {
+                f(head_run<H, K, Exec, std::remove_cvref_t<decltype(b.layout)>, T, R, Index, C, Out>{
+                    exec, b.layout, in, ref, positions, target, options, memory, gradient});
+            });
+        };
+        const auto evaluate_all = [&](const auto&... outputs) {
+            require(run<Diagnosed>(total, exec, term, loss.over, loss.policy, whole, denominator, function, outputs...));
+        };
+        const auto with_slopes = [&](auto&& f) {
+            const token_arrays<C>& t = memory.token;
+            return f(d_logp(view<C>(t.d_logp, n)), d_entropy(view<C>(t.d_entropy, n)), d_full_kl(view<C>(t.d_kl, n)));
+        };
+        if (!with_gradient) {
+            each(false, [](const auto& rows) { rows.measure(); });
+            evaluate_all();
+        } else if constexpr (statistics_of<Reduced>() > 0) {
+            each(false, [](const auto& rows) { rows.measure(); });
+            with_slopes(evaluate_all);
+            each(true, [](const auto& rows) { rows.spread(); });
+        } else {
+            const auto one = with_slopes([&](const auto&... outputs) {
+                return rows_of<false>(term, loss.over, loss.policy, whole, denominator, outputs...);
+            });
+            each(true, [&](const auto& rows) { rows.fuse(one); });
+            evaluate_all();
+        }
+    });
+    return total;
+}
+
+// Logits that lie in memory: all rows at once.
+template <class T, class R, class Out>
+struct logits_source {
+    logits_view<T> in;
+    logits_view<R> reference;
+    Out* gradient;
+
+    problem check(const char* function, bool reads_reference) const {
+        return reads_reference ? check_reference(function, in, reference) : problem{};
+    }
+    void prepare() const {}
+    template <class F>
+    void each(bool, F&& f) const {
+        const std::int64_t* all = nullptr;
+        f(in, reference, all, gradient);
     }
 };
 
@@ -182,52 +241,22 @@ template <class Exec, class Term, bool Diagnosed, class T, class Targets, class 
     constexpr const char* function = "evaluate_logits";
     using C = detail::loss_compute<T, Batch>;
     const view ids(targets);
-    using Index = std::remove_cvref_t<decltype(ids[0])>;
-    loss_result total;
-    detail::reduced(loss.term, [&]<class Reduced>(const Reduced& term) {
-        constexpr unsigned needs = Reduced::needs;
-        detail::require(detail::check_evaluate_logits(function, exec.size(), b, in, reference,
-                                                      (needs & input::full_kl::bit) != 0, ids, options, gradient,
-                                                      workspace, out));
-        const detail::head_memory<C> memory(workspace, in.rows, in.vocabulary);
-        const auto whole = detail::with_head(b, memory.token, in.rows);
-        const auto slope = [&](auto output) {
-            const auto d_l = d_logp(view<C>(memory.token.d_logp, in.rows));
-            const auto d_h = d_entropy(view<C>(memory.token.d_entropy, in.rows));
-            const auto d_k = d_full_kl(view<C>(memory.token.d_kl, in.rows));
-            return output(d_l, d_h, d_k);
-        };
-        detail::check_inputs<Reduced, std::remove_const_t<decltype(whole)>, Diagnosed>();
-        detail::require(detail::first_of(detail::check_denominator(function, denominator),
-                                         detail::validate_term(loss.term, function),
-                                         detail::check_values<Reduced>(loss.over, whole, function)));
-        using layout = std::remove_cvref_t<decltype(b.layout)>;
-        constexpr bool with_entropy = (needs & input::entropy::bit) != 0;
-        constexpr bool with_kl = (needs & input::full_kl::bit) != 0;
-        const detail::head_run<with_entropy, with_kl, std::remove_cvref_t<Exec>, layout, T, R, Index, C, Out> run{
-            exec, b.layout, in, reference, ids.data(), options, memory, gradient.data()};
-        const auto evaluate_all = [&](const auto&... outputs) {
-            detail::require(detail::run<Diagnosed>(total, exec, term, loss.over, loss.policy, whole, denominator, function,
-                                                   outputs...));
-        };
-        if (gradient.data() == nullptr) {
-            run.measure_all();
-            evaluate_all();
-        } else if constexpr (detail::statistics_of<Reduced>() > 0) {
-            run.measure_all();
-            slope(evaluate_all);
-            run.spread_all();
-        } else {
-            run.fuse(slope([&](const auto&... outputs) {
-                return detail::rows_of<false>(term, loss.over, loss.policy, whole, denominator, outputs...);
-            }));
-            evaluate_all();
-        }
-        detail::copy_out(out.logp, memory.token.logp);
-        detail::copy_out(out.entropy, memory.token.entropy);
-        detail::copy_out(out.full_kl, memory.token.kl);
-    });
-    return total;
+    detail::require(detail::first_of(detail::check_head(function, in, options), b.layout.validate(function),
+                                     detail::wrong_size(function, "logits", in.rows, b.layout.extent(), "positions")));
+    const auto active = [&](std::int64_t i) { return b.layout.active(cursor<float>{i}); };
+    detail::require(detail::check_targets(function, ids, in.rows, options.columns(in.vocabulary), active));
+    if (gradient.data() != nullptr) {
+        detail::require(detail::wrong_size(function, "gradient", gradient.size(), in.layout().extent(), "positions"));
+    }
+    detail::require(detail::first_of(
+        detail::check_workspace(function, workspace, evaluate_logits_workspace(exec.size(), in.rows, in.vocabulary)),
+        detail::check_token_outputs(function, out, in.rows)));
+    const detail::head_memory<C> memory(workspace, exec.size(), in.rows, in.vocabulary);
+    const detail::logits_source<T, R, Out> source{in, reference, gradient.data()};
+    const loss_result result = detail::evaluate_head(function, source, exec, loss, ids.data(), options, b, denominator,
+                                                     gradient.data() != nullptr, memory);
+    detail::copy_token_outputs(out, memory.token);
+    return result;
 }
 
 }  // namespace grpo::inline v0

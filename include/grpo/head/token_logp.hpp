@@ -45,10 +45,31 @@ GRPO_HD softmax_row measure(Team& team, const Row& row, const Ref& ref = {}) {
     return softmax_row(stream<softmax_sums, V>(team, span_of<V>(row.data, row.begin, row.end), step));
 }
 
-// The columns that only pad a row.
+// Whether an output of so many entries is larger than what a cache may keep for whoever reads it next.
+template <class Out>
+GRPO_HD bool exceeds_cache(std::int64_t entries) {
+    return entries * static_cast<std::int64_t>(sizeof(Out)) > (std::int64_t{16} << 20);
+}
+
+// +0.0, past the cache or through it.
+template <class V, class Out>
+struct zeros {
+    static constexpr int segments = 1;
+    Out* out;
+    bool past_cache;
+
+    template <class Cursor>
+    GRPO_HD void operator()(const Cursor& at) const {
+        const V zero(constant<V>(0));
+        if (past_cache) at.store_past_cache(out, zero);
+        else at.store(out, zero);
+    }
+};
+// A row that does not count, or the columns that only pad one.
 template <class V, class Team, class Out>
-GRPO_HD void clear(Team& team, Out* out, std::int64_t begin, std::int64_t end) {
-    team.template each<V>(begin, end, [&](cursor<V> at) { at.store(out, V(constant<V>(0))); });
+GRPO_HD void clear(Team& team, Out* out, std::int64_t begin, std::int64_t end, bool past_cache = false) {
+    sweep<V>(team, span_of<V>(out, begin, end), zeros<V, Out>{out, past_cache});
+    if (past_cache) finish_stores<V>();
 }
 
 // What becomes of a row of logits.
@@ -76,6 +97,7 @@ struct head_input {
     std::int64_t first_token;
     const Index* target;
     Uses uses;
+    const std::int64_t* positions = nullptr;  // of the rows, rising, if they are some of many; null: row i is position i
 
     using storage = T;
     using compute = head_compute<T>;
@@ -83,17 +105,21 @@ struct head_input {
     template <bool WithKl, class V>
     using beside_type = std::conditional_t<WithKl, reference_row<V, logits_row<R, Reading>>, no_reference>;
 
+    // Where a row of logits stands among the tokens: the index of everything that has one entry per token.
+    GRPO_HD std::int64_t position(std::int64_t i) const { return positions == nullptr ? i : positions[i]; }
     GRPO_HD row_type row(std::int64_t i) const { return row_of(in, reading, columns, i); }
+    // The entry of row i's target.
     GRPO_HD std::int64_t chosen(std::int64_t i) const {
-        return in.layout().begin(i) + static_cast<std::int64_t>(target[i]) - first_token;
+        return in.layout().begin(i) + static_cast<std::int64_t>(target[position(i)]) - first_token;
     }
+    GRPO_HD bool large() const { return exceeds_cache<T>(in.layout().extent()); }
     // The reference's row beside row i, measured unless its log Σ e^z is known.
     template <bool WithKl, class V, class Team>
     GRPO_HD beside_type<WithKl, V> beside([[maybe_unused]] Team& team, [[maybe_unused]] std::int64_t i,
                                           [[maybe_unused]] const double* known = nullptr) const {
         if constexpr (WithKl) {
             const auto r = row_of(reference, reading, columns, i);
-            const double lse = known != nullptr ? known[i] : measure<softmax_wants::log_sum, V>(team, r).lse;
+            const double lse = known != nullptr ? known[position(i)] : measure<softmax_wants::log_sum, V>(team, r).lse;
             return beside_type<true, V>(r, r.begin - in.layout().begin(i), lse);
         } else {
             return {};
@@ -133,9 +159,10 @@ struct logp_rows {
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t i) const {
         using V = typename Team::template vector<typename Input::compute>;
-        const row_use use = from.uses(i);
+        const std::int64_t token = from.position(i);
+        const row_use use = from.uses(token);
         if (use != row_use::active) {
-            if (use == row_use::masked && team.leader()) out.write(i, 0.0, softmax_row(), 0.0);
+            if (use == row_use::masked && team.leader()) out.write(token, 0.0, softmax_row(), 0.0);
             return;
         }
         const auto row = from.row(i);
@@ -146,7 +173,7 @@ struct logp_rows {
         const double z = row.template at<V>(chosen) * softmax_exponent<V>(row.reading.factor).factor();
         double lse_ref = 0;
         if constexpr (has(Wants, softmax_wants::divergence)) lse_ref = ref.lse;
-        out.write(i, s.log_probability(z), s, lse_ref);
+        out.write(token, s.log_probability(z), s, lse_ref);
     }
 };
 
@@ -170,15 +197,16 @@ struct d_logits_rows {
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t i) const {
         using V = typename Team::template vector<typename Input::compute>;
-        const row_use use = from.uses(i);
+        const std::int64_t token = from.position(i);
+        const row_use use = from.uses(token);
         if (use == row_use::outside) return;
         const auto row = from.row(i);
-        if (use == row_use::masked) return clear<V>(team, gradient, row.begin, row.begin + from.in.vocabulary);
+        if (use == row_use::masked) return clear<V>(team, gradient, row.begin, row.begin + from.in.vocabulary, from.large());
         const auto ref = from.template beside<WithKl, V>(team, i, saved.lse_ref);
-        const softmax_row s = of_row<V>(team, row, ref, i);
+        const softmax_row s = of_row<V>(team, row, ref, token);
         using ref_type = typename Input::template beside_type<WithKl, V>;
         softmax_gradient<WithEntropy, false, V, typename Input::row_type, ref_type, Out> each(row, gradient, ref);
-        each.prepare(team, s, {entry(d_logp, i), entry(d_entropy, i), entry(d_kl, i)},
+        each.prepare(team, s, {entry(d_logp, token), entry(d_entropy, token), entry(d_kl, token)},
                      d_logp == nullptr ? row.end : from.chosen(i));
         sweep<V>(team, span_of<V>(gradient, row.begin, row.end), each);
         clear<V>(team, gradient, row.end, row.begin + from.in.vocabulary);
@@ -216,7 +244,7 @@ struct full_kl_rows {
         const auto row = from.row(i);
         if (from.uses(i) != row_use::active) {
             if (team.leader() && kl != nullptr) kl[i] = Out(0);
-            if (gradient != nullptr) clear<V>(team, gradient, row.begin, row.begin + from.in.vocabulary);
+            if (gradient != nullptr) clear<V>(team, gradient, row.begin, row.begin + from.in.vocabulary, from.large());
             return;
         }
         const auto ref = from.template beside<true, V>(team, i);
@@ -234,10 +262,10 @@ struct full_kl_rows {
 // Calls f with what a body reads, under the reading that the options ask for.
 template <class T, class R, class Index, class Uses, class F>
 void with_input(const logits_view<T>& in, const logits_view<R>& reference, const Index* target, const head_options& options,
-                const Uses& uses, F&& f) {
+                const Uses& uses, F&& f, const std::int64_t* positions = nullptr) {
     with_reading(options, [&]<class Reading>(const Reading& reading) {
         f(head_input<T, R, Reading, Index, Uses>{in, reference, reading, options.columns(in.vocabulary),
-                                                 options.first_token, target, uses});
+                                                 options.first_token, target, uses, positions});
     });
 }
 

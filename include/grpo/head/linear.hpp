@@ -1,0 +1,312 @@
+// From hidden states to the loss and the gradients of the states and of the head's weight, in chunks of tokens: logits of all
+// tokens never exist at once.
+//
+//   logits = hidden · weightᵀ (+ bias),   d_hidden = d_logits · weight,   d_weight += d_logitsᵀ · hidden
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include <grpo/detail/check.hpp>
+#include <grpo/detail/config.hpp>
+#include <grpo/head/gemm.hpp>
+#include <grpo/head/loss.hpp>
+#include <grpo/objective.hpp>
+#include <grpo/shape.hpp>
+
+namespace grpo::inline v0 {
+
+// A linear head over hidden states: hidden [tokens, width], weight [vocabulary, width], both row-major and dense.
+template <class T>
+struct linear_view {
+    view<const T> hidden;
+    view<const T> weight;
+    std::int64_t tokens = 0;
+    std::int64_t vocabulary = 0;
+    std::int64_t width = 0;
+
+    problem validate(const char* function) const {
+        return detail::first_of(detail::below(function, "tokens", static_cast<double>(tokens), 0),
+                                detail::below(function, "vocabulary", static_cast<double>(vocabulary), 1),
+                                detail::below(function, "width", static_cast<double>(width), 1),
+                                detail::wrong_size(function, "hidden", hidden.size(), tokens * width, "positions"),
+                                detail::wrong_size(function, "weight", weight.size(), vocabulary * width, "positions"),
+                                detail::null_pointer(function, "hidden", hidden.data(), hidden.size()),
+                                detail::null_pointer(function, "weight", weight.data(), weight.size()));
+    }
+};
+template <class Hidden, class Weight>
+auto linear(const Hidden& hidden, const Weight& weight, std::int64_t tokens, std::int64_t vocabulary, std::int64_t width) {
+    const view states(hidden);
+    const view entries(weight);
+    using T = std::remove_cvref_t<decltype(states[0])>;
+    return linear_view<T>{{states.data(), states.size()}, {entries.data(), entries.size()}, tokens, vocabulary, width};
+}
+
+// Where the gradients of a linear head go; an empty view: not wanted. G: float, or double for double.
+template <class G>
+struct linear_gradients {
+    view<G> hidden = {};  // [tokens, width], written; +0.0 for tokens that do not count
+    view<G> weight = {};  // [vocabulary, width], added to: set it to 0 before the first of several calls
+    view<G> bias = {};    // [vocabulary], added to
+};
+
+namespace detail {
+
+// A stretch of the logits that chunks of tokens share, and products made of it.
+inline constexpr std::int64_t columns_of_a_piece = 4096;
+inline std::int64_t padded_columns(std::int64_t columns) { return (columns + 15) / 16 * 16; }
+inline std::int64_t whole_lines(std::int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// Bytes that one token of a chunk takes: logits, their gradient where that is of another type, the reference's logits,
+// its hidden states gathered, and their gradient.
+template <class T>
+std::int64_t bytes_of_a_token(std::int64_t vocabulary, std::int64_t width, std::int64_t reference_width) {
+    using L = head_compute<T>;
+    const auto size = static_cast<std::int64_t>(sizeof(L));
+    const std::int64_t row = padded_columns(vocabulary) * size;
+    const std::int64_t narrow = std::is_same_v<T, L> ? 0 : padded_columns(vocabulary) * static_cast<std::int64_t>(sizeof(T));
+    const auto hidden = static_cast<std::int64_t>(sizeof(T)) * (width + reference_width);
+    return row + narrow + (reference_width > 0 ? row : 0) + hidden + width * size;
+}
+
+// c[m,n] = beta c + a b in pieces that do not depend on who computes them: the same bits for any number of threads.
+template <class Gemm, class A, class B, class C>
+struct product_pieces {
+    const Gemm& gemm;
+    std::int64_t m, n, k;
+    operand<A> a;
+    operand<B> b;
+    C beta;
+    C* c;
+    std::int64_t stride;
+    bool by_rows;
+    std::int64_t piece;
+
+    template <class Exec>
+    void run(const Exec& exec) const {
+        const std::int64_t all = by_rows ? m : n;
+        exec.teams((all + piece - 1) / piece, *this);
+    }
+    template <class Team>
+    void operator()(Team& team, std::int64_t index) const {
+        if (!team.leader()) return;
+        const std::int64_t all = by_rows ? m : n;
+        const std::int64_t first = index * piece;
+        const std::int64_t count = all - first < piece ? all - first : piece;
+        operand<A> x = a;
+        operand<B> y = b;
+        if (by_rows) x.data += first * (a.transposed ? 1 : a.stride);
+        else y.data += first * (b.transposed ? b.stride : 1);
+        gemm.multiply(by_rows ? count : m, by_rows ? n : count, k, x, y, beta, c + first * (by_rows ? stride : 1), stride);
+    }
+};
+
+// The sum of each column of d_logits.
+template <class D, class G>
+struct bias_columns {
+    const D* d_logits;
+    std::int64_t rows;
+    std::int64_t stride;
+    G* bias;
+
+    template <class Team>
+    void operator()(Team& team, std::int64_t column) const {
+        if (!team.leader()) return;
+        double sum = 0;
+        for (std::int64_t i = 0; i < rows; ++i) sum += static_cast<double>(static_cast<G>(d_logits[i * stride + column]));
+        bias[column] += static_cast<G>(sum);
+    }
+};
+
+// Hidden states as a source of logits, chunk by chunk.
+template <class Exec, class Gemm, class Uses, class T, class R, class C>
+struct linear_source {
+    using L = head_compute<T>;
+    using G = L;
+    const Exec& exec;
+    const Gemm& gemm;
+    const linear_view<T>& in;
+    const linear_view<R>& reference;
+    const linear_gradients<G>& gradients;
+    Uses uses;
+    token_arrays<C> token;
+    std::int64_t* positions;  // room for those of the tokens that count
+    std::int64_t chunk;       // tokens
+    std::byte* memory;
+
+    problem check(const char* function, bool reads_reference) const {
+        if (!reads_reference) return {};
+        return first_of(reference.validate(function), wrong_size(function, "reference's tokens", reference.tokens, in.tokens, "tokens"),
+                        wrong_size(function, "reference's vocabulary", reference.vocabulary, in.vocabulary, "entries"));
+    }
+
+    // What the head would write for the tokens that do not count, which it never sees.
+    void prepare() const {
+        for (std::int64_t i = 0; i < in.tokens; ++i) {
+            if (uses(i) != row_use::masked) continue;
+            token.logp[i] = token.entropy[i] = token.kl[i] = C(0);
+            if (gradients.hidden.data() == nullptr) continue;
+            for (std::int64_t k = 0; k < in.width; ++k) gradients.hidden[i * in.width + k] = G(0);
+        }
+    }
+
+    template <class F>
+    void each(bool with_gradient, F&& f) const {
+        std::int64_t count = 0;
+        for (std::int64_t i = 0; i < in.tokens; ++i) {
+            const bool counts = uses(i) == row_use::active;
+            if (counts) positions[count++] = i;
+        }
+        const std::int64_t stride = padded_columns(in.vocabulary);
+        std::byte* at = memory;
+        const auto take = [&]<class X>(X*, std::int64_t entries) {
+            X* const p = reinterpret_cast<X*>(at);
+            at += whole_lines(entries * static_cast<std::int64_t>(sizeof(X)));
+            return p;
+        };
+        L* const logits = take(static_cast<L*>(nullptr), chunk * stride);
+        T* d_logits = nullptr;
+        if constexpr (std::is_same_v<T, L>) d_logits = logits;
+        else d_logits = take(d_logits, chunk * stride);
+        L* const d_hidden = take(static_cast<L*>(nullptr), chunk * in.width);
+        T* const gathered = take(static_cast<T*>(nullptr), chunk * in.width);
+        L* const logits_ref = reference.width > 0 ? take(static_cast<L*>(nullptr), chunk * stride) : nullptr;
+        R* const gathered_ref = take(static_cast<R*>(nullptr), chunk * reference.width);
+        for (std::int64_t first = 0; first < count; first += chunk) {
+            const std::int64_t n = count - first < chunk ? count - first : chunk;
+            const std::int64_t* const which = positions + first;
+            const T* const hidden = rows_of_chunk(in, which, n, gathered);
+            forward(in, hidden, n, logits, stride);
+            logits_view<L> of_reference;
+            if (reference.width > 0) {
+                forward(reference, rows_of_chunk(reference, which, n, gathered_ref), n, logits_ref, stride);
+                of_reference = rows_view(logits_ref, n, stride);
+            }
+            f(rows_view(logits, n, stride), of_reference, which, d_logits);
+            if (with_gradient) backward(hidden, which, n, d_logits, stride, d_hidden);
+        }
+    }
+
+private:
+    logits_view<L> rows_view(const L* data, std::int64_t n, std::int64_t stride) const {
+        return {{data, (n - 1) * stride + in.vocabulary}, n, in.vocabulary, stride};
+    }
+    static bool adjacent(const std::int64_t* which, std::int64_t n) { return which[n - 1] - which[0] == n - 1; }
+
+    // The hidden states of some tokens, where they lie or one after another.
+    template <class X>
+    const X* rows_of_chunk(const linear_view<X>& from, const std::int64_t* which, std::int64_t n, X* gathered) const {
+        if (adjacent(which, n)) return from.hidden.data() + which[0] * from.width;
+        for (std::int64_t i = 0; i < n; ++i) {
+            std::memcpy(gathered + i * from.width, from.hidden.data() + which[i] * from.width,
+                        static_cast<std::size_t>(from.width) * sizeof(X));
+        }
+        return gathered;
+    }
+    template <class X>
+    void forward(const linear_view<X>& from, const X* hidden, std::int64_t n, L* logits, std::int64_t stride) const {
+        product_pieces<Gemm, X, X, L>{gemm,   n, from.vocabulary, from.width, {hidden, from.width, false},
+                                      {from.weight.data(), from.width, true}, L(0), logits, stride, false,
+                                      columns_of_a_piece}.run(exec);
+    }
+    void backward(const T* hidden, const std::int64_t* which, std::int64_t n, const T* d_logits, std::int64_t stride,
+                  L* d_hidden) const {
+        if (gradients.hidden.data() != nullptr) {
+            const bool direct = adjacent(which, n);
+            L* const to = direct ? gradients.hidden.data() + which[0] * in.width : d_hidden;
+            product_pieces<Gemm, T, T, L>{gemm, n, in.width, in.vocabulary, {d_logits, stride, false},
+                                          {in.weight.data(), in.width, false}, L(0), to, in.width, false, 512}.run(exec);
+            for (std::int64_t i = 0; !direct && i < n; ++i) {
+                std::memcpy(gradients.hidden.data() + which[i] * in.width, d_hidden + i * in.width,
+                            static_cast<std::size_t>(in.width) * sizeof(L));
+            }
+        }
+        if (gradients.weight.data() != nullptr) {
+            product_pieces<Gemm, T, T, L>{gemm, in.vocabulary, in.width, n, {d_logits, stride, true},
+                                          {hidden, in.width, false}, L(1), gradients.weight.data(), in.width, true,
+                                          columns_of_a_piece}.run(exec);
+        }
+        if (gradients.bias.data() != nullptr) {
+            exec.teams(in.vocabulary, bias_columns<T, G>{d_logits, n, stride, gradients.bias.data()});
+        }
+    }
+};
+
+template <class T, class G>
+problem check_linear_gradients(const char* function, const linear_view<T>& in, const linear_gradients<G>& out) {
+    const auto given = [&](const char* argument, const view<G>& x, std::int64_t entries) {
+        return x.data() == nullptr && x.size() == 0 ? problem{} : wrong_size(function, argument, x.size(), entries, "entries");
+    };
+    return first_of(given("gradients.hidden", out.hidden, in.tokens * in.width),
+                    given("gradients.weight", out.weight, in.vocabulary * in.width),
+                    given("gradients.bias", out.bias, in.vocabulary));
+}
+
+}  // namespace detail
+
+// Bytes of the workspace with which evaluate_hidden() takes `chunk` tokens at a time. A product of 256 tokens or more keeps a
+// processor busy. reference_width: 0 without one.
+template <class T>
+std::int64_t evaluate_hidden_workspace(int workers, const linear_view<T>& in, std::int64_t chunk,
+                                       std::int64_t reference_width = 0) {
+    return evaluate_logits_workspace(workers, in.tokens, in.vocabulary) + 8 * in.tokens + 8 * 64 +
+           chunk * detail::bytes_of_a_token<T>(in.vocabulary, in.width, reference_width);
+}
+
+// Evaluates a loss from hidden states, and its gradients, in chunks of as many tokens as the workspace holds: three matrix
+// products a chunk (four if the term couples the tokens of a sequence; one for the loss alone). Tokens that do not count
+// cost nothing: only the others are multiplied.
+//
+//   gemm         who multiplies: plain_gemm, eigen_gemm, blas_gemm, onednn_gemm (see head/gemm.hpp)
+//   in           hidden states and weight, one row per position of the batch's shape; float, double, bfloat16, float16
+//   gradients    of the hidden states (written), the weight and the bias (added to)
+//   workspace    evaluate_hidden_workspace(exec.size(), in, chunk) bytes; the chunk follows from its size, at least 1
+//   reference    the linear head of π_ref, for losses with exact_kl; no gradient goes there
+//   the rest     as in evaluate_logits()
+//
+// Logits are computed and the softmax taken in float (double for double); d_logits have the type of the inputs.
+// Errors: as evaluate_logits(), before anything is written.
+template <class Exec, class Gemm, class Term, bool Diagnosed, class T, class Targets, class Batch, class R = T>
+[[nodiscard]] loss_result evaluate_hidden(Exec&& exec, const Gemm& gemm, const objective<Term, Diagnosed>& loss,
+                                          const linear_view<T>& in, const Targets& targets, const head_options& options,
+                                          const Batch& b, double denominator,
+                                          const linear_gradients<detail::head_compute<T>>& gradients,
+                                          view<std::byte> workspace,
+                                          const token_outputs<detail::loss_compute<T, Batch>>& out = {},
+                                          const linear_view<R>& reference = {}) {
+    constexpr const char* function = "evaluate_hidden";
+    static_assert(multiplies<Gemm, T, T, detail::head_compute<T>>,
+                  "grpo: this GEMM policy does not multiply the type of the hidden states: 16-bit storage needs onednn_gemm "
+                  "or plain_gemm");
+    using C = detail::loss_compute<T, Batch>;
+    const view ids(targets);
+    detail::require(detail::first_of(in.validate(function), options.validate(function, in.vocabulary),
+                                     b.layout.validate(function),
+                                     detail::wrong_size(function, "hidden", in.tokens, b.layout.extent(), "positions")));
+    const auto active = [&](std::int64_t i) { return b.layout.active(cursor<float>{i}); };
+    const int workers = exec.size();
+    detail::require(detail::first_of(
+        detail::check_targets(function, ids, in.tokens, options.columns(in.vocabulary), active),
+        detail::check_linear_gradients(function, in, gradients), detail::check_token_outputs(function, out, in.tokens),
+        detail::check_workspace(function, workspace, evaluate_hidden_workspace(workers, in, 1, reference.width))));
+    const detail::head_memory<C> memory(workspace, workers, in.tokens, in.vocabulary);
+    const std::int64_t rest = workspace.size() - evaluate_hidden_workspace(workers, in, 0, reference.width);
+    const std::int64_t chunk = rest / detail::bytes_of_a_token<T>(in.vocabulary, in.width, reference.width);
+    using uses = detail::used_by_shape<std::remove_cvref_t<decltype(b.layout)>>;
+    const detail::linear_source<std::remove_cvref_t<Exec>, Gemm, uses, T, R, C> source{
+        exec, gemm, in, reference, gradients, uses{b.layout}, memory.token,
+        reinterpret_cast<std::int64_t*>(memory.end), chunk < in.tokens ? chunk : in.tokens,
+        memory.end + detail::whole_lines(8 * in.tokens)};
+    const bool with_gradient = gradients.hidden.data() != nullptr || gradients.weight.data() != nullptr ||
+                               gradients.bias.data() != nullptr;
+    const loss_result result = detail::evaluate_head(function, source, exec, loss, ids.data(), options, b, denominator,
+                                                     with_gradient, memory);
+    detail::copy_token_outputs(out, memory.token);
+    return result;
+}
+
+}  // namespace grpo::inline v0
