@@ -63,10 +63,13 @@ struct head_options {
     view<const float> bias = {};  // one per column, added first; empty: none
     // Columns that exist: those from here on only pad the row, are not read, and get the gradient +0.0. 0: all.
     std::int64_t vocabulary = 0;
-    // The token that column 0 stands for: not 0 where the rows are a slice of the vocabulary (see head/shard.hpp).
+    // Where the columns are a slice of a vocabulary (see head/shard.hpp): the token of column 0, and how many there are in all.
     std::int64_t first_token = 0;
+    std::int64_t slice_of = 0;  // 0: not a slice
 
     std::int64_t columns(std::int64_t all) const { return vocabulary == 0 ? all : vocabulary; }
+    // How many tokens there are.
+    std::int64_t tokens(std::int64_t all) const { return slice_of == 0 ? columns(all) : slice_of; }
 
     problem validate(const char* function, std::int64_t all) const {
         if (!(temperature > 0)) return detail::not_above(function, "temperature", temperature, 0.0);
@@ -77,6 +80,10 @@ struct head_options {
                                     static_cast<long long>(vocabulary), static_cast<long long>(all));
         }
         if (first_token < 0) return detail::below(function, "first_token", static_cast<double>(first_token), 0);
+        if (first_token + columns(all) > tokens(all)) {
+            return detail::complain(function, "slice_of", "is %lld, but the columns reach to token %lld",
+                                    static_cast<long long>(slice_of), static_cast<long long>(first_token + columns(all)));
+        }
         if (bias.empty()) return {};
         return detail::first_of(detail::wrong_size(function, "bias", bias.size(), columns(all), "columns"),
                                 detail::null_pointer(function, "bias", bias.data(), bias.size()));
@@ -192,7 +199,7 @@ problem check_head(const char* function, const logits_view<T>& in, const head_op
 }
 template <class Index, class T>
 problem check_ids(const char* function, const view<Index>& target, const logits_view<T>& in, const head_options& options) {
-    return check_targets(function, target, in.rows, options.columns(in.vocabulary),
+    return check_targets(function, target, in.rows, options.tokens(in.vocabulary),
                          [&](std::int64_t row) { return in.active(row); });
 }
 template <class T, class R>

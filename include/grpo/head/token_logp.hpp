@@ -169,11 +169,15 @@ struct logp_rows {
         const auto ref = from.template beside<has(Wants, softmax_wants::divergence), V>(team, i);
         const softmax_row s = measure<Wants, V>(team, row, ref);
         if (!team.leader()) return;
-        const std::int64_t chosen = out.logp == nullptr ? row.begin : from.chosen(i);
-        const double z = row.template at<V>(chosen) * softmax_exponent<V>(row.reading.factor).factor();
+        const std::int64_t chosen = out.logp == nullptr ? -1 : from.chosen(i);
+        double log_probability = lowest;  // of a target in another slice
+        if (chosen >= row.begin && chosen < row.end) {
+            const double factor = softmax_exponent<V>(row.reading.factor).factor();
+            log_probability = s.log_probability(row.template at<V>(chosen) * factor);
+        }
         double lse_ref = 0;
         if constexpr (has(Wants, softmax_wants::divergence)) lse_ref = ref.lse;
-        out.write(token, s.log_probability(z), s, lse_ref);
+        out.write(token, log_probability, s, lse_ref);
     }
 };
 
@@ -259,6 +263,13 @@ struct full_kl_rows {
     }
 };
 
+template <class Out>
+problem check_outputs(const char* function, const softmax_outputs<Out>& out, std::int64_t rows) {
+    return first_of(check_per_row(function, "logp", out.logp, rows), check_per_row(function, "entropy", out.entropy, rows),
+                    check_per_row(function, "sum_squares", out.sum_squares, rows),
+                    check_per_row(function, "lse", out.lse, rows));
+}
+
 // Calls f with what a body reads, under the reading that the options ask for.
 template <class T, class R, class Index, class Uses, class F>
 void with_input(const logits_view<T>& in, const logits_view<R>& reference, const Index* target, const head_options& options,
@@ -281,10 +292,7 @@ void token_logp(const Executor& exec, const logits_view<T>& in, const Targets& t
     const view ids(targets);
     detail::require(detail::check_head(function, in, options));
     detail::require(detail::check_ids(function, ids, in, options));
-    detail::require(detail::first_of(detail::check_per_row(function, "logp", out.logp, in.rows),
-                                     detail::check_per_row(function, "entropy", out.entropy, in.rows),
-                                     detail::check_per_row(function, "sum_squares", out.sum_squares, in.rows),
-                                     detail::check_per_row(function, "lse", out.lse, in.rows)));
+    detail::require(detail::check_outputs(function, out, in.rows));
     using detail::softmax_wants;
     detail::with_input(in, in, ids.data(), options, detail::used_by_mask{in.mask}, [&]<class Input>(const Input& from) {
         const auto run = [&]<softmax_wants Wants>(std::integral_constant<softmax_wants, Wants>) {
