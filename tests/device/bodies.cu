@@ -30,6 +30,46 @@ void loss(const Term& term) {
                          static_cast<typename body::result*>(nullptr), 2);
 }
 
+// The slopes of one token, as a kernel has them: the loss's body by value.
+template <class Rows>
+struct slopes {
+    Rows rows;
+    template <class Team>
+    GRPO_HD void operator()(Team& team, std::int64_t row, std::int64_t tokens, std::int64_t i) const {
+        rows.one(team, row, tokens, i);
+    }
+};
+
+template <class T, class Reading, class Out>
+void head_of(const Reading& reading) {
+    namespace detail = grpo::detail;
+    using detail::softmax_wants;
+    const grpo::logits_view<T> z;
+    const std::int32_t* targets = nullptr;
+    using by_mask = detail::head_input<T, T, Reading, std::int32_t, detail::used_by_mask>;
+    const by_mask from{z, z, reading, 0, 0, targets, {nullptr}};
+    walk_rows<<<1, 32>>>(detail::logp_rows<softmax_wants::entropy | softmax_wants::divergence, by_mask, float>{from, {}}, 0);
+    walk_rows<<<1, 32>>>(detail::d_logits_rows<true, true, by_mask, float, Out>{from, nullptr, nullptr, nullptr, {}, nullptr}, 0);
+    walk_rows<<<1, 32>>>(detail::full_kl_rows<by_mask, float, Out>{from, nullptr, nullptr, nullptr}, 0);
+
+    using shape = grpo::padded;
+    const auto batch = grpo::batch(shape(1, 1), grpo::logp(grpo::view<const float>()), grpo::entropy(grpo::view<const float>()),
+                                   grpo::full_kl(grpo::view<const float>()), grpo::logp_old(grpo::view<const float>()),
+                                   grpo::advantage(grpo::view<const float>()));
+    const auto term = grpo::clipped{} + 0.01 * grpo::entropy_bonus{} + 0.04 * grpo::exact_kl{};
+    const grpo::view<float> slope;
+    const auto rows = detail::rows_of<false>(term, grpo::aggregation::token_mean(), grpo::nonfinite::report, batch, 1.0,
+                                             grpo::d_logp(slope), grpo::d_entropy(slope), grpo::d_full_kl(slope));
+    using by_shape = detail::head_input<T, T, Reading, std::int32_t, detail::used_by_shape<shape>>;
+    using body = detail::fused_tokens<true, true, by_shape, slopes<std::remove_const_t<decltype(rows)>>, float, Out>;
+    walk_rows<<<1, 32>>>(body{{z, z, reading, 0, 0, targets, {shape(1, 1)}}, {rows}, {}, nullptr, nullptr, 0}, 0);
+}
+
+void head() {
+    head_of<grpo::bfloat16, grpo::detail::plain_reading, grpo::bfloat16>({});
+    head_of<float, grpo::detail::shaped_reading, float>({});
+}
+
 void everything() {
     loss(grpo::clipped{} + 0.04 * grpo::kl{} + 0.01 * grpo::entropy_bonus{});
     loss(grpo::gspo{});
@@ -40,7 +80,5 @@ void everything() {
     walk_rows<<<1, 32>>>(grpo::detail::gae_rows<shape, float, std::uint8_t, float, float>{
                              shape(2, 2), {}, {}, 0.0, grpo::detail::gae_output::both, nullptr, nullptr},
                          2);
-    walk_rows<<<1, 32>>>(grpo::detail::logp_rows<grpo::bfloat16, std::int32_t, float>{{}, nullptr, 1.0, nullptr, nullptr}, 0);
-    walk_rows<<<1, 32>>>(
-        grpo::detail::d_logits_rows<float, std::int32_t, float, grpo::float16>{{}, nullptr, 1.0, nullptr, nullptr, nullptr}, 0);
+    head();
 }

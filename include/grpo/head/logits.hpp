@@ -27,7 +27,7 @@ struct logits_view {
     std::int64_t stride = 0;
     const std::uint8_t* mask = nullptr;  // rows that count, see where(); null: all
 
-    padded layout() const { return padded(rows, vocabulary, stride); }
+    GRPO_HD padded layout() const { return padded(rows, vocabulary, stride); }
     // Only rows with mask[row] != 0 count. The others are not read (they may hold NaN, their target any number); what is
     // computed of them is +0.0. The mask: one bool or 8-bit integer per row, in the caller's memory.
     template <class Container>

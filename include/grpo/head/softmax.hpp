@@ -103,7 +103,7 @@ struct softmax_row {
     double divergence = 0;       // KL(π ‖ π_ref)
     bool empty = true;
 
-    GRPO_HD softmax_row() = default;
+    softmax_row() = default;
     template <class V>
     GRPO_HD explicit softmax_row(const softmax_sums::state<V>& s) {
         sum = s.sum[softmax_sums::p];
