@@ -134,8 +134,10 @@ GRPO_HD double known_to_all(Team& team, const Row& row, std::int64_t i) {
 }
 
 // What becomes of the p of a row besides being summed up: nothing, or they are stored, so that the gradient needs no second
-// exponential. keep(at, p), and times(earlier, factor) when the reference moved.
+// exponential. keep(at, p), and times(earlier, factor) when the reference moved; segments: how many parts of a row at once.
 struct keep_nothing {
+    static constexpr int segments = 8;
+
     template <class Cursor, class V>
     GRPO_HD void keep(const Cursor&, const V&) const {}
     template <class Earlier>
@@ -143,6 +145,7 @@ struct keep_nothing {
 };
 template <class V, class Out>
 struct keep_at {
+    static constexpr int segments = 8;
     Out* place;  // entry i belongs to position i + shift
     std::int64_t shift;
 
@@ -162,6 +165,7 @@ struct keep_at {
 // The same, and what lay in each place goes to the gradient of the row before: one row of memory serves all rows in turn.
 template <class V, class Out, class Gradient>
 struct keep_in_turn : keep_at<V, Out> {
+    static constexpr int segments = 4;  // each is three streams
     Gradient before;     // of the row whose p lie in the places
     std::int64_t back;       // from a position to the same column of that row
 
@@ -176,7 +180,8 @@ struct keep_in_turn : keep_at<V, Out> {
 template <softmax_wants Wants, class V, class Row, class Ref, class Kept>
 struct softmax_step {
     // What is rarer than plain logits compiles to less.
-    static constexpr int segments = Row::reading_type::plain && std::is_same_v<Ref, no_reference> ? 8 : 2;
+    static constexpr int segments =
+        Row::reading_type::plain && std::is_same_v<Ref, no_reference> ? Kept::segments : 2;
     const Row& row;
     const Ref& ref;
     Kept kept;
