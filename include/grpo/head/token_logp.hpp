@@ -135,7 +135,9 @@ struct logp_rows {
         using V = typename Team::template vector<typename Input::compute>;
         const row_use use = from.uses(i);
         if (use != row_use::active) {
-            if (use == row_use::masked && team.leader()) out.write(i, 0.0, softmax_row(), 0.0);
+            softmax_row nothing;
+            nothing.lse = 0;
+            if (use == row_use::masked && team.leader()) out.write(i, 0.0, nothing, 0.0);
             return;
         }
         const auto row = from.row(i);
