@@ -28,9 +28,10 @@ outputs run(const Exec& exec, const std::vector<float>& z, const std::vector<flo
     return o;
 }
 
+// Two results in float: each may be off by the 2e-6 that tests/support/softmax_cases.hpp allows one of them.
 void compare(const std::vector<float>& a, const std::vector<float>& b) {
     REQUIRE(a.size() == b.size());
-    for (std::size_t i = 0; i < a.size(); ++i) CHECK(std::abs(a[i] - b[i]) <= 2e-6f * std::fmax(1.0f, std::abs(b[i])));
+    for (std::size_t i = 0; i < a.size(); ++i) CHECK(std::abs(a[i] - b[i]) <= 4e-6f * std::fmax(1.0f, std::abs(b[i])));
 }
 
 }  // namespace

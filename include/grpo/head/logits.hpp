@@ -13,6 +13,7 @@
 
 #include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
+#include <grpo/fold.hpp>
 #include <grpo/scalar.hpp>
 #include <grpo/shape.hpp>
 
@@ -141,7 +142,8 @@ struct shaped_reading {
     GRPO_HD V slope(const V& y) const {
         const V one(constant<V>(1));
         if (!(cap > 0)) return V(constant<V>(scale));
-        return V(constant<V>(scale)) * (one - math::square(V(y * V(constant<V>(1.0 / cap)))));
+        // Not below -1: a y of -inf has the slope 0.
+        return V(constant<V>(scale)) * (one - math::square(math::max(V(y * V(constant<V>(1.0 / cap))), V(-one))));
     }
 };
 
@@ -161,13 +163,13 @@ struct logits_row {
     std::int64_t end = 0;
     Reading reading{};
 
-    // As good as -inf beyond the row's end.
+    // As good as -inf beyond the row's end: below every reference, also where no logit has raised it.
     template <class Cursor>
     GRPO_HD auto operator()(const Cursor& at) const {
         const auto x = reading.read(data, at, begin);
         using V = std::remove_const_t<decltype(x)>;
         if (at.count == Cursor::lanes) return x;
-        return math::select<V>(at.existing(), x, V(constant<V>(lowest)));
+        return math::select<V>(at.existing(), x, V(constant<V>(2 * lowest)));
     }
     // One entry, read as V computes it.
     template <class V>

@@ -84,6 +84,7 @@ void token_logp_of_slices(const Comm& comm, const Executor& exec, const logits_v
                                             .sum_squares = out.sum_squares.data(), .lse = out.lse.data()};
     for (std::int64_t i = 0; i < n; ++i) {
         detail::softmax_row s;
+        if (!in.active(i)) s.lse = 0;
         if (in.active(i) && sum[i] > 0) {
             s.empty = false;
             s.lse = lse[i] + std::log(sum[i]);
@@ -91,7 +92,7 @@ void token_logp_of_slices(const Comm& comm, const Executor& exec, const logits_v
             s.entropy = h < 0 ? 0.0 : h;
             s.sum_squares = squares[i] / (sum[i] * sum[i]);
         }
-        write.write(i, in.active(i) ? s.log_probability(s.empty ? -HUGE_VAL : chosen[i]) : 0.0, s, 0.0);
+        write.write(i, in.active(i) ? s.log_probability(chosen[i]) : 0.0, s, 0.0);
     }
 }
 

@@ -120,7 +120,7 @@ struct softmax_row {
 
     // log π of an entry with this z; never above 0.
     GRPO_HD double log_probability(double z) const {
-        const double x = z - lse;
+        const double x = empty ? -HUGE_VAL : z - lse;
         return x > 0 ? 0.0 : x;
     }
 };

@@ -162,7 +162,9 @@ struct logp_rows {
         const std::int64_t token = from.position(i);
         const row_use use = from.uses(token);
         if (use != row_use::active) {
-            if (use == row_use::masked && team.leader()) out.write(token, 0.0, softmax_row(), 0.0);
+            softmax_row nothing;
+            nothing.lse = 0;
+            if (use == row_use::masked && team.leader()) out.write(token, 0.0, nothing, 0.0);
             return;
         }
         const auto row = from.row(i);

@@ -1,9 +1,10 @@
 // The exponential of a softmax for AVX-512: a table of 32 powers of 2^(1/32) held in two registers, a polynomial of degree 2,
-// and the exponent added as an integer. Relative error below 1.2e-7 (exhaustive over a row's range in tests/test_head_softmax.cpp).
+// and the exponent added as an integer. Relative error below 1.2e-7 (a sweep is in tests/test_simd_head_softmax.cpp).
 //
 //   k = round(c x) - 32 M,  c = 32 factor / log 2        M: the reference is 2^M
 //   e^(factor x) / 2^M = 2^(k >> 5) · 2^((k & 31) / 32) · (1 + r c1 + r² c2),  r = c x - round(c x)
 //
+// Exact while |z| is below 2^18 log 2 = 181704: a z above makes its row NaN, one below is as good as -inf.
 // The rounding of c scales all logits of a row alike, by less than half a place: factor() tells to what.
 #pragma once
 
@@ -13,6 +14,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include <grpo/head/exponent.hpp>
 
@@ -28,6 +30,7 @@ class softmax_exponent<xsimd::batch<float, A>> {
     static constexpr double room = 8;    // powers of 2 above the reference that need no other: more would cost entropies a place
     static constexpr double lift = 6;    // of the reference over the row's beginning, whose greatest is not yet the row's
     static constexpr double depth = 127;  // powers of 2 below it, where p becomes exactly 0
+    static constexpr double reach = 262144;  // where float still holds whole steps of any x
 
 public:
     static constexpr bool moves_exactly = true;
@@ -38,7 +41,7 @@ public:
           high_table_(_mm512_castsi512_ps(_mm512_load_si512(powers.bits + 16))),
           slope_(static_cast<double>(static_cast<float>(factor * log2e_32))) {
         move(0);
-        limit_ = pack(static_cast<float>(lowest));
+        limit_ = pack(static_cast<float>(-reach * steps / slope_));
     }
 
     GRPO_HD double factor() const { return slope_ / log2e_32; }
@@ -52,7 +55,9 @@ public:
         set(std::floor(top * factor() * log2e) + lift);
         return first ? 0.0 : std::exp2(before - reference_);
     }
-    void expect(double lse) { set(std::floor(lse * log2e)); }
+    void expect(double lse) {
+        if (lse > lowest) set(std::floor(lse * log2e));
+    }
 
     GRPO_HD static pack greater(const pack& a, const pack& b) { return xsimd::max(a, b); }
     GRPO_HD pack clamped(const pack& x) const { return _mm512_max_ps(lowest_, x); }  // a NaN stays
@@ -87,8 +92,11 @@ private:
     };
     static constexpr power_table powers{};
 
-    // Beyond 2^17 the reference goes in steps that keep `magic` exact; an infinite one gives NaN.
-    void set(double power) { move(std::abs(power) < 131072.0 ? power : 64.0 * std::floor(power / 64.0)); }
+    // Beyond 2^17 the reference goes in steps that keep `magic` exact.
+    void set(double power) {
+        if (!(std::abs(power) < reach)) power = std::numeric_limits<double>::quiet_NaN();
+        move(std::abs(power) < 131072.0 ? power : 64.0 * std::floor(power / 64.0));
+    }
     void move(double power) {
         reference_ = power;
         magic_ = pack(static_cast<float>(12582912.0 - steps * power));  // 1.5 · 2^23: the integer lies in the low bits
