@@ -283,6 +283,40 @@ class Others(Case):
         self.close(ours.detach(), right.detach(), 1e-6)
         self.close(torch.autograd.grad(ours.sum(), logits)[0], torch.autograd.grad(right.sum(), wide)[0], 2.0 ** -8)
 
+    def test_masked_logits_are_not_read(self):
+        g = torch.Generator().manual_seed(7)
+        x = batch(torch.float64, rows=3, width=4)
+        x.mask[1] = 1
+        hidden = (x.mask == 0)
+        wide = torch.randn(3, 4, 11, generator=g, dtype=torch.float64, requires_grad=True)
+        targets = torch.randint(11, (3, 4), generator=g)
+        logits = wide.detach().masked_fill(hidden.unsqueeze(-1), float("nan")).requires_grad_(True)
+        poisoned = targets.masked_fill(hidden, -100)
+        both = lambda pair: ((pair[0] + pair[1].square()) * x.mask).sum()
+        ours, right = ops.token_logp(logits, poisoned, 0.7, True, x.mask), f.token_logp(wide, targets, 0.7)
+        for a, b in zip(ours, right):
+            self.close(a.detach(), (b * x.mask).detach(), 1e-12)
+        self.close(torch.autograd.grad(both(ours), logits)[0], torch.autograd.grad(both(right), wide)[0], 1e-12)
+        loss = ops.policy_loss_from_logits("grpo", logits, poisoned, 0.7, mask=x.mask, **arguments("grpo", x))[0]
+        x.logp = f.token_logp(wide, targets, 0.7)[0]
+        composed = f.RECIPES["grpo"](x)
+        self.close(loss.detach(), composed.detach(), 1e-12)
+        slope, = torch.autograd.grad(loss, logits)
+        self.close(slope, torch.autograd.grad(composed, wide)[0], 1e-12)
+        self.assertEqual(slope[hidden].abs().max(), 0)
+
+    def test_the_way_back_with_what_was_saved_is_the_way_back_without(self):
+        logits, targets = torch.randn(4, 6, 33, dtype=torch.float64), torch.randint(33, (4, 6))
+        slopes = torch.randn(2, 4, 6, dtype=torch.float64)
+        logp, entropy, lse, exact = ops.token_logp_saved(logits, targets, 0.7, True)
+        self.close(lse, (logits / 0.7).logsumexp(-1).flatten(), 1e-12)
+        self.close(exact, entropy.flatten(), 1e-12)
+        self.close(ops.d_logits(logits, targets, *slopes, 0.7, None, lse, exact), ops.d_logits(logits, targets, *slopes, 0.7),
+                   1e-14)
+        # What is given is what is read: another sum, other probabilities.
+        other = ops.d_logits(logits, targets, slopes[0], None, 0.7, None, lse + 1)
+        self.assertGreater((other - ops.d_logits(logits, targets, slopes[0], None, 0.7)).abs().max(), 1e-3)
+
     def test_value_loss(self):
         for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
             g = torch.Generator().manual_seed(6)
@@ -431,6 +465,8 @@ class Meta(Case):
             "pairs": lambda x, g: ops.preference_loss_fused("dpo", *(g(pairs) for _ in range(4))),
             "logp": lambda x, g: ops.token_logp_fused(g(logits), g(targets), 1.0, True),
             "no entropy": lambda x, g: ops.token_logp_fused(g(logits), g(targets)),
+            "saved": lambda x, g: ops.token_logp_saved(g(logits), g(targets), 1.0, True, g(x.mask)),
+            "saved, no entropy": lambda x, g: ops.token_logp_saved(g(logits.double()), g(targets)),
             "logits": lambda x, g: [ops.d_logits(g(logits.bfloat16()), g(targets), g(x.logp), None)],
             "groups": lambda x, g: [ops.group_advantages("grpo", g(pairs), 3)],
             "tokens": lambda x, g: ops.token_advantages("dr_grpo", g(pairs[:5]), 5, mask=g(x.mask)),
@@ -458,6 +494,7 @@ class Meta(Case):
                 ("value_loss_fused", (x.logp, x.logp_old, x.logp_ref, x.mask), {}),
                 ("preference_loss_fused", ("dpo", pairs, pairs + 1, pairs, pairs), {}),
                 ("token_logp_fused", (logits, targets, 0.7, True), {}),
+                ("token_logp_saved", (logits, targets, 0.7, True, x.mask), {}),
                 ("d_logits", (logits, targets, x.logp, None), {}),
                 ("group_advantages", ("grpo", pairs, 3), {}),
                 ("token_advantages", ("dr_grpo", pairs[:5], 5), {"mask": x.mask}),

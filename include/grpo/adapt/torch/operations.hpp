@@ -22,6 +22,7 @@ using maybe_tensor = c10::optional<Tensor>;
 using maybe_double = c10::optional<double>;
 using two = std::tuple<Tensor, Tensor>;
 using three = std::tuple<Tensor, Tensor, Tensor>;
+using four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 // What a caller may change in a recipe: the clip's widths, and the coefficient of the KL in the loss.
 struct overrides {
@@ -256,19 +257,37 @@ three preference_loss_fused(std::string loss, const Tensor& chosen, const Tensor
     return {};
 }
 
-// log softmax(logits / temperature) at the targets, and the entropy (empty unless asked for).
+// log softmax(logits / temperature) at the targets, and the entropy (empty unless asked for); and, for d_logits(), log
+// Σ e^z and the entropy per token in double. Where the mask is 0, rows are not read.
 template <class Exec>
-two token_logp_fused(const Tensor& logits, const Tensor& targets, double temperature, bool with_entropy) {
-    const at::NoGradGuard without;
-    const selected s = token_logp(logits, targets, {.temperature = temperature}, with_entropy, Exec{});
-    return {s.logp, with_entropy ? s.entropy : at::empty({0}, s.logp.options())};
+four token_logp_saved(const Tensor& logits, const Tensor& targets, double temperature, bool with_entropy,
+                      const maybe_tensor& mask) {
+    const detail::head h =
+        detail::make_head("token_logp", logits, targets, {.temperature = temperature, .mask = detail::given(mask)});
+    const detail::measured m = detail::measure(Exec{}, h, with_entropy);
+    // No output shares memory with another.
+    const auto shaped = [&](const Tensor& x) {
+        return x.to(detail::compute_of(logits), false, true).view(targets.sizes());
+    };
+    const Tensor none = at::empty({0}, at::kDouble);
+    return {shaped(m.logp), with_entropy ? shaped(m.entropy) : none.to(detail::compute_of(logits), false, true), m.lse,
+            with_entropy ? m.entropy : none};
 }
 template <class Exec>
+two token_logp_fused(const Tensor& logits, const Tensor& targets, double temperature, bool with_entropy,
+                     const maybe_tensor& mask) {
+    const auto [logp, entropy, lse, exact] = token_logp_saved<Exec>(logits, targets, temperature, with_entropy, mask);
+    return {logp, entropy};
+}
+// d loss / d logits. What is left out of lse and entropy is measured again.
+template <class Exec>
 Tensor d_logits(const Tensor& logits, const Tensor& targets, const maybe_tensor& d_logp, const maybe_tensor& d_entropy,
-                double temperature) {
-    const detail::head h = detail::make_head("d_logits", logits, targets, {.temperature = temperature});
-    const auto flat = [](const maybe_tensor& x) { return x.has_value() ? x->reshape({-1}) : Tensor(); };
-    return detail::d_logits_of(Exec{}, h, flat(d_logp), flat(d_entropy)).view(logits.sizes());
+                double temperature, const maybe_tensor& mask, const maybe_tensor& lse, const maybe_tensor& entropy) {
+    using detail::given;
+    const detail::head h =
+        detail::make_head("d_logits", logits, targets, {.temperature = temperature, .mask = given(mask)});
+    return detail::d_logits_of(Exec{}, h, given(d_logp), given(d_entropy), {{}, given(entropy), given(lse)})
+        .view(logits.sizes());
 }
 
 // Advantages by a recipe's rule: one per response, and per token.

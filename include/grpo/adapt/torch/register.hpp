@@ -106,12 +106,21 @@ struct meta_pairs<three(std::string, const Tensor&, const Tensor&, Rest...)> {
         return {empty(chosen, {}, type), like(chosen, type), like(rejected, type)};
     }
 };
-inline two token_logp_meta(const Tensor& logits, const Tensor& targets, double, bool with_entropy) {
+inline four token_logp_saved_meta(const Tensor& logits, const Tensor& targets, double, bool with_entropy,
+                                  const maybe_tensor&) {
     const auto type = type_of(logits);
-    const Tensor logp = empty(logits, targets.sizes(), type);
-    return {logp, with_entropy ? empty(logits, targets.sizes(), type) : empty(logits, {0}, type)};
+    const auto per_token = [&](at::ScalarType t) { return empty(logits, {targets.numel()}, t); };
+    const auto none = [&](at::ScalarType t) { return empty(logits, {0}, t); };
+    return {empty(logits, targets.sizes(), type), with_entropy ? empty(logits, targets.sizes(), type) : none(type),
+            per_token(at::kDouble), with_entropy ? per_token(at::kDouble) : none(at::kDouble)};
 }
-inline Tensor d_logits_meta(const Tensor& logits, const Tensor&, const maybe_tensor&, const maybe_tensor&, double) {
+inline two token_logp_meta(const Tensor& logits, const Tensor& targets, double temperature, bool with_entropy,
+                           const maybe_tensor& mask) {
+    const auto [logp, entropy, lse, exact] = token_logp_saved_meta(logits, targets, temperature, with_entropy, mask);
+    return {logp, entropy};
+}
+inline Tensor d_logits_meta(const Tensor& logits, const Tensor&, const maybe_tensor&, const maybe_tensor&, double,
+                            const maybe_tensor&, const maybe_tensor&, const maybe_tensor&) {
     return like(logits, logits.scalar_type());
 }
 inline Tensor group_advantages_meta(std::string, const Tensor& rewards, std::int64_t, const maybe_tensor&) {
@@ -168,20 +177,26 @@ inline Tensor attach(const evaluated& result, const Tensor& first, const Tensor&
 template <class Library, class Signature>
 struct policy_loss;
 template <class Library, class... Rest>
-struct policy_loss<Library, three(std::string, const Tensor&, Rest...)> {
-    static two call(std::string recipe, const Tensor& logp, Rest... rest) {
+struct policy_loss<Library, three(std::string, const Tensor&, const maybe_tensor&, const maybe_tensor&,
+                                  const maybe_tensor&, Rest...)> {
+    using signature = three(std::string, const Tensor&, const maybe_tensor&, const maybe_tensor&, const maybe_tensor&,
+                            Rest...);
+
+    static two call(std::string recipe, const Tensor& logp, const maybe_tensor& old, const maybe_tensor& advantage,
+                    const maybe_tensor& mask, Rest... rest) {
         const auto [value, slope, metrics] = [&] {
             const at::AutoDispatchBelowADInplaceOrView below;
-            static const auto op = raw<Library, three(std::string, const Tensor&, Rest...)>("policy_loss_fused");
-            return op.call(recipe, logp, rest...);
+            static const auto op = raw<Library, signature>("policy_loss_fused");
+            return op.call(recipe, logp, old, advantage, mask, rest...);
         }();
         return {attach({value, {slope}}, logp), metrics};
     }
     static two from_logits(std::string recipe, const Tensor& logits, const Tensor& targets, double temperature,
+                           const maybe_tensor& old, const maybe_tensor& advantage, const maybe_tensor& mask,
                            Rest... rest) {
-        static const auto op = raw<Library, two(const Tensor&, const Tensor&, double, bool)>("token_logp");
-        const Tensor logp = std::get<0>(op.call(logits, targets, temperature, false));
-        return call(recipe, logp, rest...);
+        static const auto op = raw<Library, decltype(token_logp_fused<serial>)>("token_logp");
+        const Tensor logp = std::get<0>(op.call(logits, targets, temperature, false, mask));
+        return call(recipe, logp, old, advantage, mask, rest...);
     }
 };
 
@@ -215,11 +230,12 @@ struct preference_loss<Library, three(std::string, const Tensor&, const Tensor&,
 template <class Library>
 struct token_logp_node : torch::autograd::Function<token_logp_node<Library>> {
     static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, Tensor logits,
-                                                  Tensor targets, double temperature, bool with_entropy) {
+                                                  Tensor targets, double temperature, bool with_entropy,
+                                                  maybe_tensor mask) {
         const at::AutoDispatchBelowADInplaceOrView below;
-        static const auto op = raw<Library, decltype(token_logp_fused<serial>)>("token_logp_fused");
-        const auto [logp, entropy] = op.call(logits, targets, temperature, with_entropy);
-        context->save_for_backward({logits, targets});
+        static const auto op = raw<Library, decltype(token_logp_saved<serial>)>("token_logp_saved");
+        const auto [logp, entropy, lse, exact] = op.call(logits, targets, temperature, with_entropy, mask);
+        context->save_for_backward({logits, targets, mask.value_or(Tensor()), lse, with_entropy ? exact : Tensor()});
         context->saved_data["temperature"] = temperature;
         keep_edges(context, torch::autograd::collect_next_edges(logits));
         if (!with_entropy) context->mark_non_differentiable({entropy});
@@ -228,31 +244,34 @@ struct token_logp_node : torch::autograd::Function<token_logp_node<Library>> {
     static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                    torch::autograd::variable_list upstream) {
         const auto saved = context->get_saved_variables();
-        torch::autograd::variable_list gradients(4);
+        torch::autograd::variable_list gradients(5);
         {
             const at::NoGradGuard without;
             const at::AutoDispatchBelowADInplaceOrView below;
             static const auto op = raw<Library, decltype(d_logits<serial>)>("d_logits");
+            const auto given = [](const Tensor& x) { return x.defined() ? maybe_tensor(x) : maybe_tensor(); };
             const auto slope = [&](std::size_t k) {
                 const bool there = upstream[k].defined() && upstream[k].sizes() == saved[1].sizes();
                 return there ? maybe_tensor(upstream[k]) : maybe_tensor();
             };
             gradients[0] =
-                op.call(saved[0], saved[1], slope(0), slope(1), context->saved_data["temperature"].toDouble());
+                op.call(saved[0], saved[1], slope(0), slope(1), context->saved_data["temperature"].toDouble(),
+                        given(saved[2]), given(saved[3]), given(saved[4]));
         }
         refuse_second_derivative(context, upstream, gradients);
         return gradients;
     }
 };
 template <class Library>
-two token_logp(const Tensor& logits, const Tensor& targets, double temperature, bool with_entropy) {
+two token_logp(const Tensor& logits, const Tensor& targets, double temperature, bool with_entropy,
+               const maybe_tensor& mask) {
     if (at::GradMode::is_enabled() && logits.requires_grad()) {
-        const auto out = token_logp_node<Library>::apply(logits, targets, temperature, with_entropy);
+        const auto out = token_logp_node<Library>::apply(logits, targets, temperature, with_entropy, mask);
         return {out[0], out[1]};
     }
     const at::AutoDispatchBelowADInplaceOrView below;
     static const auto op = raw<Library, decltype(token_logp_fused<serial>)>("token_logp_fused");
-    return op.call(logits, targets, temperature, with_entropy);
+    return op.call(logits, targets, temperature, with_entropy, mask);
 }
 
 inline constexpr const char* policy_arguments =
@@ -265,18 +284,20 @@ inline constexpr const char* value_arguments =
 inline constexpr const char* preference_arguments =
     "(str loss, Tensor chosen, Tensor rejected, Tensor? ref_chosen=None, Tensor? ref_rejected=None, "
     "Tensor? chosen_length=None, Tensor? rejected_length=None, float? beta=None, float? denominator=None)";
+inline constexpr const char* logp_arguments =
+    "(Tensor logits, Tensor targets, float temperature=1.0, bool with_entropy=False, Tensor? mask=None)";
 
 inline void define_raw(torch::Library& m) {
     const std::string policy = policy_arguments;
     define(m, "policy_loss_fused(str recipe, Tensor logp, " + policy + " -> (Tensor, Tensor, Tensor)");
     define(m, "value_loss_fused" + std::string(value_arguments) + " -> (Tensor, Tensor, Tensor)");
     define(m, "preference_loss_fused" + std::string(preference_arguments) + " -> (Tensor, Tensor, Tensor)");
+    const std::string logp = logp_arguments;
+    define(m, "token_logp_fused" + logp + " -> (Tensor, Tensor)");
+    define(m, "token_logp_saved" + logp + " -> (Tensor, Tensor, Tensor, Tensor)");
     define(m,
-           "token_logp_fused(Tensor logits, Tensor targets, float temperature=1.0, bool with_entropy=False) -> "
-           "(Tensor, Tensor)");
-    define(
-        m,
-        "d_logits(Tensor logits, Tensor targets, Tensor? d_logp, Tensor? d_entropy, float temperature=1.0) -> Tensor");
+           "d_logits(Tensor logits, Tensor targets, Tensor? d_logp, Tensor? d_entropy, float temperature=1.0, "
+           "Tensor? mask=None, Tensor? lse=None, Tensor? entropy=None) -> Tensor");
     define(m, "group_advantages(str recipe, Tensor rewards, int group_size=0, Tensor? offsets=None) -> Tensor");
     define(m,
            "token_advantages(str recipe, Tensor rewards, int group_size=0, Tensor? offsets=None, Tensor? mask=None, "
@@ -301,9 +322,7 @@ void define_with_graph(torch::Library& m) {
     m.def(("value_loss" + std::string(value_arguments) + " -> (Tensor, Tensor)").c_str(), &value_loss<Library>);
     m.def(("preference_loss" + std::string(preference_arguments) + " -> Tensor").c_str(),
           &preference_loss<Library, decltype(preference_loss_fused<serial>)>::call);
-    m.def(
-        "token_logp(Tensor logits, Tensor targets, float temperature=1.0, bool with_entropy=False) -> (Tensor, Tensor)",
-        &token_logp<Library>);
+    m.def(("token_logp" + std::string(logp_arguments) + " -> (Tensor, Tensor)").c_str(), &token_logp<Library>);
     m.def("metric_names() -> str[]",
           [] { return std::vector<std::string>(std::begin(metric_names), std::end(metric_names)); });
     m.def("recipe_names() -> str[]", [] {
@@ -318,6 +337,7 @@ void implement_cpu(torch::Library& m) {
     m.impl("value_loss_fused", &value_loss_fused<Exec>);
     m.impl("preference_loss_fused", &preference_loss_fused<Exec>);
     m.impl("token_logp_fused", &token_logp_fused<Exec>);
+    m.impl("token_logp_saved", &token_logp_saved<Exec>);
     m.impl("d_logits", &d_logits<Exec>);
     m.impl("group_advantages", &group_advantages);
     m.impl("token_advantages", &token_advantages);
@@ -329,6 +349,7 @@ inline void implement_meta(torch::Library& m) {
     m.impl("value_loss_fused", &value_loss_meta);
     m.impl("preference_loss_fused", &meta_pairs<decltype(preference_loss_fused<serial>)>::call);
     m.impl("token_logp_fused", &token_logp_meta);
+    m.impl("token_logp_saved", &token_logp_saved_meta);
     m.impl("d_logits", &d_logits_meta);
     m.impl("group_advantages", &group_advantages_meta);
     m.impl("token_advantages", &meta_tokens<decltype(token_advantages)>::call);
@@ -338,7 +359,7 @@ inline void implement_meta(torch::Library& m) {
 // A raw form in a graph says so when it is differentiated.
 inline void implement_autograd(torch::Library& m) {
     for (const char* name : {"policy_loss_fused", "value_loss_fused", "preference_loss_fused", "token_logp_fused",
-                             "d_logits", "group_advantages", "token_advantages", "gae", "whiten"}) {
+                             "token_logp_saved", "d_logits", "group_advantages", "token_advantages", "gae", "whiten"}) {
         m.impl(name, torch::autograd::autogradNotImplementedFallback());
     }
 }
