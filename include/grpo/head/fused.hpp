@@ -211,7 +211,7 @@ private:
         if constexpr (Source == source::scratch) {
             sweep<V>(team, before.row(), from_scratch<V, gradient_type<V, Source>>{each, before.place});
         } else {
-            sweep<V>(team, before.row(), each);
+            write_gradient<V>(team, each);
         }
     }
 

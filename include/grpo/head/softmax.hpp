@@ -181,7 +181,7 @@ template <softmax_wants Wants, class V, class Row, class Ref, class Kept>
 struct softmax_step {
     // What is rarer than plain logits compiles to less.
     static constexpr int segments =
-        Row::reading_type::plain && std::is_same_v<Ref, no_reference> ? Kept::segments : 2;
+        Row::reading_type::plain && std::is_same_v<Ref, no_reference> ? Kept::segments : 1;
     const Row& row;
     const Ref& ref;
     Kept kept;
@@ -266,7 +266,7 @@ struct softmax_slopes {
 template <bool WithEntropy, bool Stored, class V, class Row, class Ref, class Out>
 struct softmax_gradient {
     static constexpr bool WithKl = !std::is_same_v<Ref, no_reference>;
-    static constexpr int segments = Row::reading_type::plain && !WithKl ? 8 : 2;
+    static constexpr int segments = Row::reading_type::plain && !WithKl ? 8 : 1;
     Row row;
     Ref ref;
     Out* gradient;

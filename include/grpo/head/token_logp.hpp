@@ -37,12 +37,22 @@ GRPO_HD logits_row<T, Reading> row_of(const logits_view<T>& in, const Reading& r
     return {in.data.data(), begin, begin + columns, reading};
 }
 
-// A row's softmax in one read; with a reference row, the sums of their divergence as well.
+// A row's softmax in one read; with a reference row, the sums of their divergence as well. Not inlined, like the other
+// functions that walk a whole row: then a program has each of them once.
 template <softmax_wants Wants, class V, class Team, class Row, class Ref = no_reference>
-GRPO_HD softmax_row measure(Team& team, const Row& row, const Ref& ref = {}) {
+#if defined(__CUDACC__)
+__host__ __device__
+#endif
+[[gnu::noinline]] softmax_row measure_row(Team& team, const Row& row, const Ref& ref) {
     softmax_exponent<V> e(row.reading.factor);
     const softmax_step<Wants, V, Row, Ref, keep_nothing> step{row, ref, {}, e};
     return softmax_row(stream<softmax_sums, V>(team, span_of<V>(row.data, row.begin, row.end), step));
+}
+template <softmax_wants Wants, class V, class Team, class Row, class Ref = no_reference>
+GRPO_HD softmax_row measure(Team& team, const Row& row, const Ref& ref = {}) {
+    // Rows that are read in a rarer way have one function for all that can be wanted.
+    constexpr softmax_wants rare = softmax_wants::entropy | softmax_wants::squares;
+    return measure_row<Row::reading_type::plain ? Wants : (Wants | rare), V>(team, row, ref);
 }
 
 // Whether an output of so many entries is larger than what a cache may keep for whoever reads it next.
@@ -67,7 +77,11 @@ struct zeros {
 };
 // A row that does not count, or the columns that only pad one.
 template <class V, class Team, class Out>
-GRPO_HD void clear(Team& team, Out* out, std::int64_t begin, std::int64_t end, bool past_cache = false) {
+#if defined(__CUDACC__)
+__host__ __device__
+#endif
+[[gnu::noinline]] void clear(Team& team, Out* out, std::int64_t begin, std::int64_t end, bool past_cache = false) {
+    if (begin == end) return;
     sweep<V>(team, span_of<V>(out, begin, end), zeros<V, Out>{out, past_cache});
     if (past_cache) finish_stores<V>();
 }
@@ -151,6 +165,15 @@ struct softmax_arrays {
     }
 };
 
+// A row's gradient, written.
+template <class V, class Team, class Each>
+#if defined(__CUDACC__)
+__host__ __device__
+#endif
+[[gnu::noinline]] void write_gradient(Team& team, const Each& each) {
+    sweep<V>(team, span_of<V>(each.gradient, each.row.begin, each.row.end), each);
+}
+
 template <softmax_wants Wants, class Input, class Out>
 struct logp_rows {
     Input from;
@@ -214,7 +237,7 @@ struct d_logits_rows {
         softmax_gradient<WithEntropy, false, V, typename Input::row_type, ref_type, Out> each(row, gradient, ref);
         each.prepare(team, s, {entry(d_logp, token), entry(d_entropy, token), entry(d_kl, token)},
                      d_logp == nullptr ? row.end : from.chosen(i));
-        sweep<V>(team, span_of<V>(gradient, row.begin, row.end), each);
+        write_gradient<V>(team, each);
         clear<V>(team, gradient, row.end, row.begin + from.in.vocabulary);
     }
 
@@ -260,7 +283,7 @@ struct full_kl_rows {
         using ref_type = typename Input::template beside_type<true, V>;
         softmax_gradient<false, false, V, typename Input::row_type, ref_type, Gradient> each(row, gradient, ref);
         each.scale(s, {0.0, 0.0, weight == nullptr ? 1.0 : static_cast<double>(weight[i])});
-        sweep<V>(team, span_of<V>(gradient, row.begin, row.end), each);
+        write_gradient<V>(team, each);
         clear<V>(team, gradient, row.end, row.begin + from.in.vocabulary);
     }
 };
