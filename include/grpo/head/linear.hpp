@@ -7,7 +7,6 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
 #include <grpo/detail/check.hpp>
@@ -202,7 +201,7 @@ private:
     const X* rows_of_chunk(const linear_view<X>& from, const std::int64_t* which, std::int64_t n, X* gathered) const {
         if (adjacent(which, n)) return from.hidden.data() + which[0] * from.width;
         for (std::int64_t i = 0; i < n; ++i) {
-            std::memcpy(gathered + i * from.width, from.hidden.data() + which[i] * from.width,
+            __builtin_memcpy(gathered + i * from.width, from.hidden.data() + which[i] * from.width,
                         static_cast<std::size_t>(from.width) * sizeof(X));
         }
         return gathered;
@@ -221,7 +220,7 @@ private:
             product_pieces<Gemm, T, T, L>{gemm, n, in.width, in.vocabulary, {d_logits, stride, false},
                                           {in.weight.data(), in.width, false}, L(0), to, in.width, false, 512}.run(exec);
             for (std::int64_t i = 0; !direct && i < n; ++i) {
-                std::memcpy(gradients.hidden.data() + which[i] * in.width, d_hidden + i * in.width,
+                __builtin_memcpy(gradients.hidden.data() + which[i] * in.width, d_hidden + i * in.width,
                             static_cast<std::size_t>(in.width) * sizeof(L));
             }
         }

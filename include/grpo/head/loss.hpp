@@ -145,6 +145,12 @@ private:
     }
 };
 
+// f with the outputs of a loss that the head needs.
+template <class C, class F>
+decltype(auto) with_slopes(const token_arrays<C>& t, std::int64_t n, F&& f) {
+    return f(d_logp(view<C>(t.d_logp, n)), d_entropy(view<C>(t.d_entropy, n)), d_full_kl(view<C>(t.d_kl, n)));
+}
+
 // A loss by way of a head. `source` has the types logits, reference and gradient, and
 //   prepare()                before anything else, once nothing can be wrong any more
 //   each(with_gradient, f)   f(logits_view, logits_view of the reference, positions, gradient) for all rows, in parts;
@@ -174,19 +180,15 @@ loss_result evaluate_head(const char* function, const Source& source, const Exec
         const auto evaluate_all = [&](const auto&... outputs) {
             require(run<Diagnosed>(total, exec, term, loss.over, loss.policy, whole, denominator, function, outputs...));
         };
-        const auto with_slopes = [&](auto&& f) {
-            const token_arrays<C>& t = memory.token;
-            return f(d_logp(view<C>(t.d_logp, n)), d_entropy(view<C>(t.d_entropy, n)), d_full_kl(view<C>(t.d_kl, n)));
-        };
         if (!with_gradient) {
             each(false, [](const auto& rows) { rows.measure(); });
             evaluate_all();
         } else if constexpr (statistics_of<Reduced>() > 0) {
             each(false, [](const auto& rows) { rows.measure(); });
-            with_slopes(evaluate_all);
+            with_slopes(memory.token, n, evaluate_all);
             each(true, [](const auto& rows) { rows.spread(); });
         } else {
-            const auto one = with_slopes([&](const auto&... outputs) {
+            const auto one = with_slopes(memory.token, n, [&](const auto&... outputs) {
                 return rows_of<false>(term, loss.over, loss.policy, whole, denominator, outputs...);
             });
             each(true, [&](const auto& rows) { rows.fuse(one); });

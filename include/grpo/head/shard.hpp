@@ -39,6 +39,50 @@ struct self_communicator {
 // Doubles of the workspace that token_logp_of_slices() needs.
 inline std::int64_t slices_workspace(std::int64_t rows) { return 5 * rows; }
 
+namespace detail {
+
+// One entry per row: what a slice knows of it, and what all slices do once it is reduced.
+struct slice_sums {
+    std::int64_t n;
+    double* lse;      // then the greatest of all
+    double* sum;      // Σ e^(z - greatest)
+    double* centre;   // the same times (H - lse)
+    double* squares;  // its square times Σ π²
+    double* chosen;   // z of the target, where it is in the slice
+
+    slice_sums(double* workspace, std::int64_t rows)
+        : n(rows), lse(workspace), sum(lse + rows), centre(sum + rows), squares(centre + rows), chosen(squares + rows) {}
+
+    // From lse, H, Σ π² and log π of the slice.
+    template <class Comm>
+    void reduce(const Comm& comm) const {
+        for (std::int64_t i = 0; i < n; ++i) {
+            centre[i] -= lse[i];
+            chosen[i] = chosen[i] <= lowest ? 0.0 : chosen[i] + lse[i];
+            sum[i] = lse[i];
+        }
+        comm.all_reduce_max(lse, n);
+        for (std::int64_t i = 0; i < n; ++i) {
+            sum[i] = lse[i] <= lowest ? 0.0 : std::exp(sum[i] - lse[i]);
+            centre[i] *= sum[i];
+            squares[i] *= sum[i] * sum[i];
+        }
+        comm.all_reduce_sum(sum, 4 * n);
+    }
+    softmax_row row(std::int64_t i) const {
+        softmax_row s;
+        if (sum[i] <= 0) return s;
+        s.empty = false;
+        s.lse = lse[i] + std::log(sum[i]);
+        const double h = s.lse + centre[i] / sum[i];
+        s.entropy = h < 0 ? 0.0 : h;
+        s.sum_squares = squares[i] / (sum[i] * sum[i]);
+        return s;
+    }
+};
+
+}  // namespace detail
+
 // token_logp() over slices of the vocabulary: `in` holds columns first_token, first_token + 1, ... of slice_of. All ranks
 // call it with the same rows, mask and targets. Two reductions: a maximum of `rows` doubles, and a sum of 4 · rows.
 // workspace: slices_workspace(rows) doubles. Errors: as token_logp(), on every rank alike where it is the caller's mistake.
@@ -57,42 +101,20 @@ void token_logp_of_slices(const Comm& comm, const Executor& exec, const logits_v
                                          static_cast<long long>(slices_workspace(n))));
     }
     using detail::softmax_wants;
-    double* const lse = workspace.data();
-    double* const sum = lse + n;
-    double* const centre = sum + n;
-    double* const squares = centre + n;
-    double* const chosen = squares + n;
+    const detail::slice_sums sums(workspace.data(), n);
     detail::with_input(in, in, ids.data(), options, detail::used_by_mask{in.mask}, [&]<class Input>(const Input& from) {
-        constexpr auto all = softmax_wants::entropy | softmax_wants::squares;
+        constexpr auto all = detail::softmax_wants::entropy | detail::softmax_wants::squares;
         exec.teams(n, detail::logp_rows<all, Input, double>{
-                          from, {.logp = chosen, .entropy = centre, .sum_squares = squares, .lse = lse}});
+                          from, {.logp = sums.chosen, .entropy = sums.centre, .sum_squares = sums.squares, .lse = sums.lse}});
     });
-    // Of this slice: Σ e^(z - top), the same times (H - lse), the square of it times Σ π², and z of the target.
-    for (std::int64_t i = 0; i < n; ++i) {
-        centre[i] -= lse[i];
-        chosen[i] = chosen[i] <= lowest ? 0.0 : chosen[i] + lse[i];
-        sum[i] = lse[i];
-    }
-    comm.all_reduce_max(lse, n);
-    for (std::int64_t i = 0; i < n; ++i) {
-        sum[i] = lse[i] <= lowest ? 0.0 : std::exp(sum[i] - lse[i]);
-        centre[i] *= sum[i];
-        squares[i] *= sum[i] * sum[i];
-    }
-    comm.all_reduce_sum(sum, 4 * n);
+    sums.reduce(comm);
     const detail::softmax_arrays<Out> write{.logp = out.logp.data(), .entropy = out.entropy.data(),
                                             .sum_squares = out.sum_squares.data(), .lse = out.lse.data()};
     for (std::int64_t i = 0; i < n; ++i) {
         detail::softmax_row s;
-        if (!in.active(i)) s.lse = 0;
-        if (in.active(i) && sum[i] > 0) {
-            s.empty = false;
-            s.lse = lse[i] + std::log(sum[i]);
-            const double h = s.lse + centre[i] / sum[i];
-            s.entropy = h < 0 ? 0.0 : h;
-            s.sum_squares = squares[i] / (sum[i] * sum[i]);
-        }
-        write.write(i, in.active(i) ? s.log_probability(chosen[i]) : 0.0, s, 0.0);
+        if (in.active(i)) s = sums.row(i);
+        else s.lse = 0;
+        write.write(i, in.active(i) ? s.log_probability(sums.chosen[i]) : 0.0, s, 0.0);
     }
 }
 
