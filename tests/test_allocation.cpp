@@ -1,4 +1,6 @@
 // Nothing is allocated behind the caller's back: every allocation of the program is counted.
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <new>
 #include <vector>
@@ -63,6 +65,32 @@ TEST_CASE_TEMPLATE("evaluating a loss and its gradient allocates nothing", Exec,
     };
     check(grpo::clipped{} + 0.04 * grpo::kl{} + 0.01 * grpo::entropy_bonus{});
     check(grpo::gspo{} * grpo::kl{});
+}
+
+TEST_CASE_TEMPLATE("R1.40 log-probabilities, gradients and losses of logits allocate nothing", Exec, grpo::serial, grpo::simd) {
+    const random_batch::arrays<float> a = random_batch::make<float>({5, 0, 33, 17}, 3);
+    const auto n = static_cast<std::int64_t>(a.tokens());
+    const std::int64_t vocabulary = 100;
+    std::vector<float> z(a.tokens() * 100, 0.5f), logp(a.tokens()), entropy(a.tokens()), gradient(z.size());
+    const std::vector<int> target(a.tokens(), 7);
+    std::vector<std::byte> memory(static_cast<std::size_t>(grpo::evaluate_logits_workspace(1, n, vocabulary)));
+    const auto in = grpo::logits(z, n, vocabulary);
+    CHECK(during([&] {
+        grpo::token_logp(Exec{}, in, target, {}, grpo::view(logp), grpo::view(entropy));
+        grpo::d_logits(Exec{}, in, target, {}, grpo::view<const float>(logp), grpo::view<const float>(entropy),
+                       grpo::view(gradient));
+    }) == 0);
+    const grpo::batch batch(a.shape(), grpo::logp_old(a.logp_old), grpo::logp_ref(a.logp_ref), grpo::advantage(a.advantage));
+    const auto check = [&](const auto& term) {
+        const grpo::objective loss{term, grpo::aggregation::sequence_mean()};
+        grpo::loss_result r;
+        CHECK(during([&] {
+            r = grpo::evaluate_logits(Exec{}, loss, in, target, {}, batch, 7.0, grpo::view(gradient), grpo::view(memory));
+        }) == 0);
+        CHECK(r.count.tokens > 0);
+    };
+    check(grpo::clipped{} + 0.04 * grpo::kl{} + 0.01 * grpo::entropy_bonus{});
+    check(grpo::gspo{});
 }
 
 TEST_CASE("counting, masks and the sentence of a mistake allocate nothing") {

@@ -11,8 +11,8 @@ namespace {
 
 const grpo::serial exec;
 
-TEST_CASE_TEMPLATE("R1.32 R1.38 log-probability, entropy and gradients of any shape are those of long double", T, float, double,
-                   grpo::bfloat16, grpo::float16) {
+TEST_CASE_TEMPLATE("R1.32 R1.38 log-probability, entropy and gradients of any shape are those of long double", T, float,
+                   double, grpo::bfloat16, grpo::float16) {
     softmax_cases::check_shapes<T>(exec);
 }
 

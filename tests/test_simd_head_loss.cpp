@@ -105,6 +105,14 @@ TEST_CASE("R1.12 R1.41 bfloat16 logits on packs: in place, and a gradient of flo
     }
 }
 
+TEST_CASE("R1.12 columns that pad on packs are not read; the gradient there is +0.0") {
+    for (const std::int64_t columns : {1, 16, 45}) {
+        const auto w = head_loss_cases::padded(world<float, float>(lengths, 50, 53), columns);
+        CHECK(std::string(head_loss_cases::padding_leaks<float>(grpo::simd{}, plain, w, 4e-6)) == "");
+        CHECK(std::string(head_loss_cases::padding_leaks<float>(grpo::simd{}, full, w, 4e-6)) == "");
+    }
+}
+
 TEST_CASE("unaligned gradients beside aligned logits") {
     for (std::size_t offset = 1; offset < 16; ++offset) check<float>(plain, world<float, float>({3, 2}, 300), offset);
 }

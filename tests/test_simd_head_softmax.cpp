@@ -1,4 +1,4 @@
-// A row's softmax and its gradient against long double, on packs: what tests/test_head_softmax.cpp holds for the serial executor.
+// A row's softmax and its gradient against long double, on packs.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -14,8 +14,8 @@ namespace {
 
 const grpo::simd exec;
 
-TEST_CASE_TEMPLATE("R1.32 R1.38 log-probability, entropy and gradients of any shape are those of long double", T, float, double,
-                   grpo::bfloat16, grpo::float16) {
+TEST_CASE_TEMPLATE("R1.32 R1.38 log-probability, entropy and gradients of any shape are those of long double", T, float,
+                   double, grpo::bfloat16, grpo::float16) {
     softmax_cases::check_shapes<T>(exec);
 }
 

@@ -2,7 +2,8 @@
 
 tests/mutations.json holds {"mutations": [{"id", "file", "from", "to", "tests": [...], "why"}]}: `file` is relative to
 include/grpo, `from` must stand in it exactly once, `tests` are test executables of which at least one must fail.
-What stands after the list's id on the command line is added to the link line.
+What stands after the list's id on the command line is added to the line that compiles and links: libraries, or the options
+of the variant that notices the formula.
 A text that no longer matches, or a wrong formula that does not compile, is an error of the list.
 """
 import json

@@ -1,4 +1,4 @@
-# One ctest entry per seeded wrong formula of tests/mutations.json.
+# One ctest entry per seeded wrong formula of tests/mutations.json; an entry's `variant` is the build that notices it.
 
 include(${CMAKE_CURRENT_LIST_DIR}/helpers.cmake)
 set(mutations_file ${PROJECT_SOURCE_DIR}/tests/mutations.json)
@@ -15,12 +15,20 @@ if(count GREATER 0)
     string(JSON id GET "${mutations}" mutations ${i} id)
     string(JSON test GET "${mutations}" mutations ${i} tests 0)
     set(link)
+    string(JSON variant ERROR_VARIABLE without GET "${mutations}" mutations ${i} variant)
+    if(without STREQUAL "NOTFOUND")
+      if(NOT grpo_runs_${variant})
+        grpo_add_skipped_test(mutation.${id} "needs the variant ${variant} of the tests")
+        continue()
+      endif()
+      set(link ${grpo_options_${variant}})
+    endif()
     if(test MATCHES "torch")
       if(NOT TARGET ${test})
         grpo_add_skipped_test(mutation.${id} "needs LibTorch (libtorch-dev)")
         continue()
       endif()
-      set(link -L$<TARGET_FILE_DIR:torch> -Wl,-rpath,$<TARGET_FILE_DIR:torch> -ltorch -ltorch_cpu -lc10)
+      list(APPEND link -L$<TARGET_FILE_DIR:torch> -Wl,-rpath,$<TARGET_FILE_DIR:torch> -ltorch -ltorch_cpu -lc10)
     endif()
     add_test(NAME mutation.${id} COMMAND ${GRPO_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/mutate.py
                                          ${mutations_file} ${PROJECT_BINARY_DIR} ${PROJECT_SOURCE_DIR}/include ${id} ${link})

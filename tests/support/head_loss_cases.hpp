@@ -4,7 +4,9 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include <grpo/grpo.hpp>
@@ -79,6 +81,18 @@ struct world {
     }
 };
 
+// The same with columns from `columns` on that only pad, and hold NaN.
+template <class T, class S>
+world<T, S> padded(world<T, S> w, std::int64_t columns) {
+    w.options.vocabulary = columns;
+    for (std::int64_t i = 0; i < w.rows(); ++i) {
+        w.target[static_cast<std::size_t>(i)] %= static_cast<std::int32_t>(columns);
+        for (std::int64_t c = columns; c < w.vocabulary; ++c) {
+            w.z[w.place(i, c)] = w.ref[w.place(i, c)] = T(std::numeric_limits<double>::quiet_NaN());
+        }
+    }
+    return w;
+}
 // A loss from logits with all that it gives.
 template <class C, class Out>
 struct outcome {
@@ -93,7 +107,7 @@ struct outcome {
 // What lies in `gradient` before and where nothing is written.
 inline constexpr float sentinel = 77;
 
-// Offset: of the gradient's first entry in its memory, so that no pack is aligned.
+// offset: of the gradient's first entry from a line of memory. Sums of packs depend on it, and on nothing else of memory.
 template <class Out, class Exec, class Loss, class T, class S>
 auto evaluate(Exec&& exec, const Loss& loss, const world<T, S>& w, bool with_gradient = true, std::size_t offset = 0) {
     using C = std::conditional_t<std::is_same_v<T, double>, double, S>;
@@ -101,7 +115,9 @@ auto evaluate(Exec&& exec, const Loss& loss, const world<T, S>& w, bool with_gra
     const auto batch = w.batch();
     o.denominator = loss.over.denominator(grpo::count(batch.layout));
     for (auto* x : {&o.logp, &o.entropy, &o.full_kl}) x->assign(w.a.tokens(), C(sentinel));
-    o.gradient.assign(w.z.size() + offset, Out(sentinel));
+    const std::size_t line = 64 / sizeof(Out);
+    o.gradient.assign(w.z.size() + offset + line, Out(sentinel));
+    offset += (line - reinterpret_cast<std::uintptr_t>(o.gradient.data()) / sizeof(Out) % line) % line;
     std::vector<std::byte> memory(
         static_cast<std::size_t>(grpo::evaluate_logits_workspace(exec.size(), w.rows(), w.vocabulary)));
     const grpo::view<Out> gradient(o.gradient.data() + offset, static_cast<std::int64_t>(w.z.size()));
@@ -111,6 +127,7 @@ auto evaluate(Exec&& exec, const Loss& loss, const world<T, S>& w, bool with_gra
                                       .full_kl = grpo::view(o.full_kl)},
                                      w.reference());
     o.gradient.erase(o.gradient.begin(), o.gradient.begin() + static_cast<std::ptrdiff_t>(offset));
+    o.gradient.resize(w.z.size());
     return o;
 }
 // Over the logits themselves.
@@ -122,6 +139,29 @@ grpo::loss_result evaluate_in_place(Exec&& exec, const Loss& loss, world<T, S>& 
     return grpo::evaluate_logits(exec, loss, w.logits(), w.target, w.options, batch,
                                  loss.over.denominator(grpo::count(batch.layout)), grpo::view(w.z), grpo::view(memory), {},
                                  w.reference());
+}
+
+// "" if a loss of padded rows is that of the same rows without padding, whose gradient is +0.0 there.
+template <class Out, class Exec, class Loss, class T, class S>
+const char* padding_leaks(const Exec& exec, const Loss& loss, const world<T, S>& w, double tolerance) {
+    auto narrow = w;
+    narrow.options.vocabulary = 0;
+    narrow.vocabulary = w.options.vocabulary;
+    narrow.z.resize(static_cast<std::size_t>(grpo::padded(w.rows(), narrow.vocabulary, w.stride).extent()));
+    narrow.ref.resize(narrow.z.size());
+    const auto wide = evaluate<Out>(exec, loss, w), exact = evaluate<Out>(exec, loss, narrow);
+    const auto close = [&](double a, double b) { return std::abs(a - b) <= tolerance; };
+    if (!close(wide.result.sum, exact.result.sum)) return "the loss differs";
+    for (std::int64_t i = 0; i < w.rows(); ++i) {
+        for (std::int64_t c = 0; c < w.vocabulary; ++c) {
+            const Out zero(0.0f), &x = wide.gradient[w.place(i, c)];
+            const bool pads = c >= narrow.vocabulary;
+            if (pads && std::memcmp(&x, &zero, sizeof zero) != 0) return "the gradient of padding is not +0.0";
+            if (pads || close(static_cast<double>(x), static_cast<double>(exact.gradient[w.place(i, c)]))) continue;
+            return "the gradient differs";
+        }
+    }
+    return "";
 }
 
 }  // namespace head_loss_cases
