@@ -72,6 +72,14 @@ struct composed {
     std::vector<double> logp, entropy, full_kl, d_logp, d_entropy, d_full_kl;
     grpo::loss_result result;
 
+    auto with_values(const world<double>& w) const {
+        const auto& a = w.a;
+        return grpo::batch(a.shape(), grpo::logp(logp), grpo::entropy(entropy), grpo::full_kl(full_kl), grpo::values(a.value),
+                           grpo::logp_old(a.logp_old), grpo::logp_ref(a.logp_ref), grpo::logp_rollout(a.logp_rollout),
+                           grpo::advantage(a.advantage), grpo::weight(a.weight), grpo::keep(a.keep), grpo::label(a.label),
+                           grpo::values_old(a.value_old), grpo::returns(a.returns));
+    }
+
     template <class Loss>
     composed(const Loss& loss, const world<double>& w) {
         const std::size_t n = w.a.tokens();
@@ -82,13 +90,6 @@ struct composed {
         const double denominator = loss.over.denominator(grpo::count(whole.layout));
         result = grpo::evaluate(exec, loss, whole, denominator, grpo::d_logp(d_logp), grpo::d_entropy(d_entropy),
                                 grpo::d_full_kl(d_full_kl));
-    }
-    auto with_values(const world<double>& w) const {
-        const auto& a = w.a;
-        return grpo::batch(a.shape(), grpo::logp(logp), grpo::entropy(entropy), grpo::full_kl(full_kl), grpo::values(a.value),
-                           grpo::logp_old(a.logp_old), grpo::logp_ref(a.logp_ref), grpo::logp_rollout(a.logp_rollout),
-                           grpo::advantage(a.advantage), grpo::weight(a.weight), grpo::keep(a.keep), grpo::label(a.label),
-                           grpo::values_old(a.value_old), grpo::returns(a.returns));
     }
     std::vector<double> gradient(const world<double>& w) const {
         std::vector<double> g(w.z.size()), of_kl(w.z.size());
