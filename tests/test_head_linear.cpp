@@ -224,6 +224,10 @@ TEST_CASE("mistakes with hidden states are sentences, and nothing is written") {
               return grpo::evaluate_hidden(grpo::serial{}, grpo::plain_gemm{}, clipped, wrong, w.target, {}, w.batch(), 1.0,
                                            {.hidden = hidden}, grpo::view(work));
           }) == "grpo::evaluate_hidden: hidden has 55 entries, but the batch has 50 positions");
+    CHECK(message([&] {
+              return grpo::evaluate_hidden(grpo::serial{}, grpo::plain_gemm{}, clipped, w.head(), w.target, {.slice_of = 40},
+                                           w.batch(), 1.0, {.hidden = hidden}, grpo::view(work));
+          }) == "grpo::evaluate_hidden: slice_of is 40, but must be 0: slices go through token_logp_of_slices() and d_logits()");
     for (const double x : hidden) CHECK(x == 7.0);
     CHECK(run({.hidden = hidden}, least, 1.0) == "no error");
 }

@@ -2,7 +2,8 @@
 // is compiled for.
 //
 // Level: the same bits from run to run; per-token results agree with serial to the last places of exp; sums are kept in
-// packs and flushed to double every 256 packs, so they depend on where a row begins relative to its masked entries.
+// packs and flushed to double every 256 packs, so they depend on where a row begins relative to its masked entries, and those
+// over a row of logits on its address within a cache line.
 #pragma once
 
 #include <cstdint>

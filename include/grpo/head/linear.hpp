@@ -284,6 +284,7 @@ template <class Exec, class Gemm, class Term, bool Diagnosed, class T, class Tar
     using C = detail::loss_compute<T, Batch>;
     const view ids(targets);
     detail::require(detail::first_of(in.validate(function), options.validate(function, in.vocabulary),
+                                     detail::check_whole(function, options),
                                      b.layout.validate(function),
                                      detail::wrong_size(function, "hidden", in.tokens, b.layout.extent(), "positions")));
     const auto active = [&](std::int64_t i) { return b.layout.active(cursor<float>{i}); };

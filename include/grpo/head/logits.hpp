@@ -179,6 +179,13 @@ struct logits_row {
     }
 };
 
+// A loss needs the whole vocabulary.
+inline problem check_whole(const char* function, const head_options& options) {
+    if (options.slice_of == 0) return {};
+    return complain(function, "slice_of", "is %lld, but must be %lld: slices go through token_logp_of_slices() and d_logits()",
+                    static_cast<long long>(options.slice_of), 0LL);
+}
+
 // Ids of the rows that count are from 0 to vocabulary - 1. O(rows).
 template <class Index, class Active>
 problem check_targets(const char* function, const view<Index>& target, std::int64_t rows, std::int64_t vocabulary,

@@ -243,7 +243,8 @@ template <class Exec, class Term, bool Diagnosed, class T, class Targets, class 
     constexpr const char* function = "evaluate_logits";
     using C = detail::loss_compute<T, Batch>;
     const view ids(targets);
-    detail::require(detail::first_of(detail::check_head(function, in, options), b.layout.validate(function),
+    detail::require(detail::first_of(detail::check_head(function, in, options), detail::check_whole(function, options),
+                                     b.layout.validate(function),
                                      detail::wrong_size(function, "logits", in.rows, b.layout.extent(), "positions")));
     const auto active = [&](std::int64_t i) { return b.layout.active(cursor<float>{i}); };
     detail::require(detail::check_targets(function, ids, in.rows, options.columns(in.vocabulary), active));
