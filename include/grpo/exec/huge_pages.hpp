@@ -1,5 +1,4 @@
-// Memory on huge pages, for logits and whatever else is read from end to end: fewer page walks, a sixth less time where the
-// memory is the limit (docs/performance.md).
+// Memory on huge pages, for logits and whatever else is read from end to end: fewer page walks where the memory is the limit.
 //
 //   std::vector<float, grpo::huge_page_allocator<float>> logits(rows * vocabulary);
 #pragma once
