@@ -11,4 +11,5 @@
 #include <grpo/adapt/torch/advantages.hpp>
 #include <grpo/adapt/torch/head.hpp>
 #include <grpo/adapt/torch/head_loss.hpp>
+#include <grpo/adapt/torch/hidden_loss.hpp>
 #include <grpo/adapt/torch/loss.hpp>
