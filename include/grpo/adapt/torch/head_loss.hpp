@@ -94,6 +94,14 @@ inline at::Tensor reference_of(const char* function, const at::Tensor& logits, c
     return reference.detach().contiguous().view({-1, logits.size(-1)});
 }
 
+// batch_of() without what comes from the head itself.
+template <class T, class Shape>
+auto batch_beside_head(const Shape& shape, const std::array<named_tensor, 13>& x) {
+    const auto at = [&](std::size_t k) { return read<T>(x[k].flat); };
+    return batch(shape, grpo::values(at(2)), logp_old(at(3)), logp_ref(at(4)), logp_rollout(at(5)), logp_teacher(at(6)),
+                 advantage(at(7)), weight(at(8)), keep(at(9)), label(at(10)), values_old(at(11)), returns(at(12)));
+}
+
 // A loss from logits: what goes in, and the two slopes that may come out.
 template <class Exec, class Objective>
 struct logits_run {
@@ -120,10 +128,7 @@ struct logits_run {
 private:
     template <class T, class C>
     loss_result run() const {
-        const auto at = [&](std::size_t k) { return read<C>(inputs[k].flat); };
-        const batch b(where.shape(), grpo::values(at(2)), logp_old(at(3)), logp_ref(at(4)), logp_rollout(at(5)),
-                      logp_teacher(at(6)), advantage(at(7)), weight(at(8)), keep(at(9)), label(at(10)),
-                      values_old(at(11)), returns(at(12)));
+        const auto b = batch_beside_head<C>(where.shape(), inputs);
         const std::int64_t bytes = evaluate_logits_workspace(exec.size(), h.logits.size(0), h.logits.size(1));
         const at::Tensor workspace = at::empty({bytes}, at::kByte);
         const auto outputs = kept_tokens<C>();

@@ -117,10 +117,7 @@ private:
                              at::toString(in.hidden.scalar_type())));
             return {};
         } else {
-            const auto at = [&](std::size_t k) { return read<C>(inputs[k].flat); };
-            const batch b(where.shape(), grpo::values(at(2)), logp_old(at(3)), logp_ref(at(4)), logp_rollout(at(5)),
-                          logp_teacher(at(6)), advantage(at(7)), weight(at(8)), keep(at(9)), label(at(10)),
-                          values_old(at(11)), returns(at(12)));
+            const auto b = batch_beside_head<C>(where.shape(), inputs);
             const auto head = in.view_of<T>();
             const auto ref = reference.view_of<T>();
             const at::Tensor workspace =
