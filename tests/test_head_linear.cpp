@@ -174,6 +174,34 @@ TEST_CASE("entropy and the exact KL to another linear head, of another width") {
     CHECK(kl[1] == 0.0);  // masked
 }
 
+TEST_CASE("a reference of another storage type and much wider, in a workspace of exactly the size") {
+    const world<grpo::bfloat16> w(5);
+    const auto loss = grpo::objective{0.3 * grpo::exact_kl{}, grpo::aggregation::token_mean()};
+    std::mt19937 rng(9);
+    std::normal_distribution<float> normal(0.0f, 0.1f);
+    std::vector<float> hidden_ref(11 * 200), weight_ref(37 * 200);
+    for (float& x : hidden_ref) x = normal(rng);
+    for (float& x : weight_ref) x = normal(rng);
+    std::vector<double> z = w.logits(), z_ref, kl(11);
+    for (std::size_t i = 0; i < 11; ++i) {
+        for (std::size_t v = 0; v < 37; ++v) {
+            double sum = 0;
+            for (std::size_t k = 0; k < 200; ++k) {
+                sum += static_cast<double>(hidden_ref[i * 200 + k]) * static_cast<double>(weight_ref[v * 200 + k]);
+            }
+            z_ref.push_back(sum);
+        }
+    }
+    grpo::full_kl(grpo::serial{}, grpo::logits(z, 11, 37).where(w.mask), grpo::logits(z_ref, 11, 37), {}, grpo::view(kl));
+    std::vector<double> got(11, 9.0);
+    std::vector<float> weight(w.weight.size());
+    std::vector<std::byte> work(static_cast<std::size_t>(grpo::evaluate_hidden_workspace(1, w.head(), 3, 200)));
+    (void)grpo::evaluate_hidden(grpo::serial{}, grpo::plain_gemm{}, loss, w.head(), w.target, {}, w.batch(), 1.0,
+                                {.weight = weight}, grpo::view(work), {.full_kl = got},
+                                grpo::linear(hidden_ref, weight_ref, 11, 37, 200));
+    for (std::size_t i = 0; i < 11; ++i) CHECK(got[i] == doctest::Approx(kl[i]).epsilon(1e-5));
+}
+
 TEST_CASE("the gradient of the weight is added to what is there; the loss alone needs no gradient") {
     const world<double> w(5);
     const double n = clipped.over.denominator(grpo::count(w.shape()));

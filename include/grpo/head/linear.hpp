@@ -68,7 +68,8 @@ std::int64_t bytes_of_a_token(std::int64_t vocabulary, std::int64_t width, std::
     const auto size = static_cast<std::int64_t>(sizeof(L));
     const std::int64_t row = padded_columns(vocabulary) * size;
     const std::int64_t narrow = std::is_same_v<T, L> ? 0 : padded_columns(vocabulary) * static_cast<std::int64_t>(sizeof(T));
-    const auto hidden = static_cast<std::int64_t>(sizeof(T)) * (width + reference_width);
+    // The reference's states may be of any type, double at most.
+    const auto hidden = static_cast<std::int64_t>(sizeof(T)) * width + 8 * reference_width;
     return row + narrow + (reference_width > 0 ? row : 0) + hidden + width * size;
 }
 

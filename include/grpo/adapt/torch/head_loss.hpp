@@ -102,6 +102,15 @@ auto batch_beside_head(const Shape& shape, const std::array<named_tensor, 13>& x
                  advantage(at(7)), weight(at(8)), keep(at(9)), label(at(10)), values_old(at(11)), returns(at(12)));
 }
 
+// f with values of the storage type and of the type that the loss is computed in: double for double.
+template <class F>
+loss_result with_types(at::ScalarType storage, at::ScalarType compute, F&& f) {
+    return with_storage(storage, [&]<class T>(T x) {
+        if constexpr (std::same_as<T, double>) return f(x, double{});
+        else return with_compute(compute, [&]<class C>(C y) { return f(x, y); });
+    });
+}
+
 // A loss from logits: what goes in, and the two slopes that may come out.
 template <class Exec, class Objective>
 struct logits_run {
@@ -116,13 +125,7 @@ struct logits_run {
     const at::Tensor& d_values;  // undefined: not wanted
 
     loss_result operator()(at::ScalarType type) const {
-        return with_storage(h.logits.scalar_type(), [&]<class T>(T) {
-            if constexpr (std::same_as<T, double>) {
-                return run<T, double>();
-            } else {
-                return with_compute(type, [&]<class C>(C) { return run<T, C>(); });
-            }
-        });
+        return with_types(h.logits.scalar_type(), type, [&]<class T, class C>(T, C) { return run<T, C>(); });
     }
 
 private:

@@ -98,13 +98,7 @@ struct hidden_run {
     const std::array<at::Tensor, 3>& gradients;
 
     loss_result operator()(at::ScalarType type) const {
-        return with_storage(in.hidden.scalar_type(), [&]<class T>(T) {
-            if constexpr (std::same_as<T, double>) {
-                return run<T, double>();
-            } else {
-                return with_compute(type, [&]<class C>(C) { return run<T, C>(); });
-            }
-        });
+        return with_types(in.hidden.scalar_type(), type, [&]<class T, class C>(T, C) { return run<T, C>(); });
     }
 
 private:
