@@ -1,6 +1,7 @@
 // Shapes: where sequences (and groups of sequences) lie in flat memory, and which entries count.
 //
 //   ragged(cu_seqlens)             row s is [cu[s], cu[s+1]): packed sequences, or groups of any size, 0 and 1 included
+//   ragged(cu_seqlens, extent)     the same without looking at the offsets beforehand: in a device's memory, the only form
 //   padded{rows, width, stride}    row s is [s·stride, s·stride + width)
 //   shape.where(mask)              the same rows; entry i counts where mask[i] is not 0 (holes allowed)
 //
@@ -234,8 +235,11 @@ template <class I = const std::int64_t>
 struct ragged : detail::shape_base<ragged<I>> {
     static_assert(std::is_integral_v<I> && sizeof(I) >= 4, "grpo: cu_seqlens must be int32 or int64 offsets");
     view<I> cu;
+    std::int64_t given_extent = -1;
 
     explicit ragged(view<I> cu_seqlens) : cu(cu_seqlens) {}
+    // Offsets that the host need not look at, or cannot, since they lie in another memory: `extent` is the last of them.
+    ragged(view<I> cu_seqlens, std::int64_t extent) : cu(cu_seqlens), given_extent(extent) {}
     template <class Container>
         requires requires(const Container& c) { c.data(); }
     explicit ragged(const Container& cu_seqlens) : cu(cu_seqlens) {}
@@ -247,11 +251,15 @@ struct ragged : detail::shape_base<ragged<I>> {
     GRPO_HD std::int64_t rows() const { return cu.size() == 0 ? 0 : cu.size() - 1; }
     GRPO_HD std::int64_t begin(std::int64_t row) const { return static_cast<std::int64_t>(cu[row]); }
     GRPO_HD std::int64_t end(std::int64_t row) const { return static_cast<std::int64_t>(cu[row + 1]); }
-    GRPO_HD std::int64_t extent() const { return rows() == 0 ? 0 : static_cast<std::int64_t>(cu[rows()]); }
+    GRPO_HD std::int64_t extent() const {
+        if (given_extent >= 0) return given_extent;
+        return rows() == 0 ? 0 : static_cast<std::int64_t>(cu[rows()]);
+    }
 
-    // O(rows): offsets must start at 0 and never fall.
+    // O(rows): offsets must start at 0 and never fall. Not looked at where the extent was given.
     problem validate(const char* function) const {
         if (const problem p = detail::null_pointer(function, "cu_seqlens", cu.data(), cu.size())) return p;
+        if (given_extent >= 0) return {};
         if (!cu.empty() && cu[0] != 0) {
             return detail::complain(function, "cu_seqlens", "starts at %lld, but must start at 0",
                                     static_cast<long long>(cu[0]));
@@ -271,6 +279,8 @@ template <class Container>
 ragged(const Container& c) -> ragged<const std::remove_cvref_t<decltype(*c.data())>>;
 template <class I>
 ragged(view<I>) -> ragged<I>;
+template <class I>
+ragged(view<I>, std::int64_t) -> ragged<I>;
 template <class Other>
     requires(!requires(const Other& c) { c.data(); })
 ragged(const Other&) -> ragged<>;

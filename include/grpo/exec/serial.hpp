@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
+#include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
 #include <grpo/fold.hpp>
 #include <grpo/shape.hpp>
@@ -29,6 +31,7 @@ struct kept_value {
 //   combine<Monoid>(state)            the lanes' states merged, the same in every lane
 //   leader()                          true in exactly one lane
 //   worker                            which of the executor's size() teams it is: for memory of its own
+//   count_nonzero(mask, b, e)         optional: how many entries of a mask are not 0, counted by all lanes together
 // and, if it gains from them, verbs for rows far longer than a cache: see detail::stream and detail::sweep
 struct serial_team {
     int worker = 0;
@@ -174,6 +177,74 @@ GRPO_HD void sweep(Team& team, const span& row, F&& f) {
         team.template sweep<V>(row, f);
     } else {
         team.template each<V>(row.begin, row.end, f);
+    }
+}
+
+// Executors whose bodies run in another memory than the host's say so by a constant host_memory = false. Entry points then
+// touch none of the caller's entries, and ask them for
+//   reach(function, argument, p)   what is wrong with a pointer that their bodies are to follow
+//   fold<Total>(rows, body, add)   as fold(), with the total in their memory: returns where it will be
+template <class Exec>
+consteval bool host_reads() {
+    if constexpr (requires { std::remove_cvref_t<Exec>::host_memory; }) return std::remove_cvref_t<Exec>::host_memory;
+    return true;
+}
+template <class Exec>
+inline constexpr bool on_host = host_reads<Exec>();
+
+// A pointer that bodies will follow, and the argument it came from.
+struct named_pointer {
+    const char* argument;
+    const void* data;
+};
+template <class T>
+named_pointer named(const char* argument, const view<T>& data) {
+    return {argument, data.data()};
+}
+
+// The first of some pointers that the executor's bodies cannot follow; null pointers are no pointers.
+template <class Exec, class... Pointers>
+problem check_reach([[maybe_unused]] const Exec& exec, [[maybe_unused]] const char* function,
+                    const Pointers&... pointers) {
+    problem p;
+    if constexpr (!on_host<Exec>) {
+        ((p || pointers.data == nullptr ? void() : void(p = exec.reach(function, pointers.argument, pointers.data))), ...);
+    }
+    return p;
+}
+
+// What fold_rows() adds up: totals with an operator+.
+struct add_totals {
+    template <class Total, class Row>
+    GRPO_HD void operator()(Total& all, const Row& row) const {
+        all = all + row;
+    }
+    template <class Total>
+    GRPO_HD static void merge(Total& all, const Total& later) {
+        all = all + later;
+    }
+};
+
+// add(total, body(team, row)) over all rows, from Total{} on: the total, or where it will be, if not in the host's memory.
+// Add: an empty struct with operator()(total, row), and merge(total, later), the total of later rows.
+template <class Total, class Exec, class Body, class Add = add_totals>
+auto fold_rows(const Exec& exec, std::int64_t rows, const Body& body, const Add& add = {}) {
+    if constexpr (on_host<Exec>) {
+        Total total{};
+        exec.fold(rows, total, body, add);
+        return total;
+    } else {
+        return exec.template fold<Total>(rows, body, add);
+    }
+}
+
+// How many active entries a row has, counted by the whole team where that is a verb of it.
+template <class Team, class Shape>
+GRPO_HD std::int64_t count_active(Team& team, const Shape& layout, std::int64_t row) {
+    if constexpr (requires { layout.mask; team.count_nonzero(layout.mask.data(), row, row); }) {
+        return team.count_nonzero(layout.mask.data(), layout.begin(row), layout.end(row));
+    } else {
+        return layout.count_active(row);
     }
 }
 

@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include <grpo/detail/config.hpp>
+#include <grpo/exec/serial.hpp>
 #include <grpo/fold.hpp>
 #include <grpo/objective/aggregation.hpp>
 #include <grpo/objective/batch.hpp>
@@ -127,7 +128,7 @@ struct loss_rows {
         using V = typename Team::template vector<compute>;
         const std::int64_t begin = data.layout.begin(row);
         const std::int64_t end = data.layout.end(row);
-        const std::int64_t tokens = data.layout.count_active(row);
+        const std::int64_t tokens = count_active(team, data.layout, row);
         const double coefficient = over.coefficient(row, tokens);
         const V length(constant<V>(static_cast<double>(tokens)));
         V sums_of_row[statistics > 0 ? statistics : 1];
