@@ -98,9 +98,11 @@ struct cursor {
     // Asks for memory eight cache lines further on, which may lie beyond the end.
     template <class T>
     GRPO_HD void prefetch([[maybe_unused]] const T* p) const {
+#if !defined(__CUDA_ARCH__)
         if constexpr (lanes > 1) {
             __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p + i) + 512));
         }
+#endif
     }
     // Which of the existing lanes have a mask entry other than 0.
     template <class M>

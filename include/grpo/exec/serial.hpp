@@ -149,7 +149,7 @@ GRPO_HD span span_of(const T* p, std::int64_t begin, std::int64_t end) {
 //   F::segments             how many parts of the row a team on packs should read at once
 //   f(state, at, earlier)   at: an array of cursors, as many as the team likes; earlier.each(g): those visited so far
 //   g(cursor)               for every position of `other`
-// A lane's sums of packs are flushed by Monoid::flush(state). Returns the merged state.
+// A lane's sums of packs are flushed by Monoid::flush(state). Returns the merged Monoid::total, a base of the states.
 template <class Monoid, class V, class Team, class F, class G>
 GRPO_HD auto stream(Team& team, const span& row, F&& f, const span& other, G&& g) {
     if constexpr (requires { team.template stream<Monoid, V>(row, f, other, g); }) {
@@ -162,7 +162,7 @@ GRPO_HD auto stream(Team& team, const span& row, F&& f, const span& other, G&& g
             f(state, here, earlier_positions<V, Team>{team, row.begin, at.i});
         });
         Monoid::flush(state);
-        return team.template combine<Monoid>(state);
+        return team.template combine<Monoid>(static_cast<const typename Monoid::total&>(state));
     }
 }
 template <class Monoid, class V, class Team, class F>

@@ -13,9 +13,11 @@
 #include <type_traits>
 
 #include <grpo/detail/config.hpp>
+#include <grpo/exec/serial.hpp>
 #include <grpo/head/logits.hpp>
 #include <grpo/head/softmax.hpp>
 #include <grpo/head/token_logp.hpp>
+#include <grpo/objective/batch.hpp>
 #include <grpo/shape.hpp>
 
 namespace grpo::inline v0::detail {
@@ -31,14 +33,27 @@ struct token_arrays {
     C* d_kl = nullptr;
 };
 
-// Evaluates the slopes of one token of a loss, whatever its term is: the streaming code exists once for all of them.
+// What the head knows of one token, the same in every lane.
+template <class C>
+struct token_values {
+    C logp;
+    C entropy;
+    C kl;
+};
+
+// Evaluates the slopes of one token of a loss, whatever its term is: the streaming code exists once for all of them. The
+// token's values are in its arrays.
 template <class Team>
 struct slopes_of_token {
     const void* rows;
     void (*call)(const void* rows, Team& team, std::int64_t row, std::int64_t tokens, std::int64_t i);
 
-    GRPO_HD void operator()(Team& team, std::int64_t row, std::int64_t tokens, std::int64_t i) const {
+    template <class C>
+    softmax_slopes operator()(Team& team, const token_values<C>&, const token_arrays<C>& token, std::int64_t row,
+                              std::int64_t tokens, std::int64_t i) const {
         call(rows, team, row, tokens, i);
+        return {static_cast<double>(token.d_logp[i]), static_cast<double>(token.d_entropy[i]),
+                static_cast<double>(token.d_kl[i])};
     }
 };
 template <class Team, class Rows>
@@ -46,6 +61,38 @@ slopes_of_token<Team> erased(const Rows& rows) {
     return {&rows, [](const void* p, Team& team, std::int64_t row, std::int64_t tokens, std::int64_t i) {
                 static_cast<const Rows*>(p)->one(team, row, tokens, i);
             }};
+}
+
+// The same in the registers of every lane, for teams to whom talking costs more than computing: the loss's body by value,
+// with the token's own values in place of the arrays.
+template <class Rows>
+struct slopes_in_lane {
+    Rows rows;
+
+    template <class Team, class C>
+    GRPO_HD softmax_slopes operator()(Team&, const token_values<C>& value, const token_arrays<C>&, std::int64_t row,
+                                      std::int64_t tokens, std::int64_t i) const {
+        token_values<C> in = value;
+        token_values<C> slope{};
+        Rows mine = rows;
+        const auto put = [i]<class Array, class X>(Array& array, X& x) { array.data = {&x - i, i + 1}; };
+        put(static_cast<field<input::logp, C, false>&>(mine.data), in.logp);
+        put(static_cast<field<input::entropy, C, false>&>(mine.data), in.entropy);
+        put(static_cast<field<input::full_kl, C, false>&>(mine.data), in.kl);
+        put(static_cast<decltype(d_logp(view<C>()))&>(mine.outputs), slope.logp);
+        put(static_cast<decltype(d_entropy(view<C>()))&>(mine.outputs), slope.entropy);
+        put(static_cast<decltype(d_full_kl(view<C>()))&>(mine.outputs), slope.kl);
+        serial_team alone;
+        mine.one(alone, row, tokens, i);
+        return {static_cast<double>(slope.logp), static_cast<double>(slope.entropy), static_cast<double>(slope.kl)};
+    }
+};
+
+// The slopes as an executor's teams want them.
+template <class Exec, class Rows>
+auto slopes_for(const Rows& rows) {
+    if constexpr (on_host<Exec>) return erased<typename Exec::team>(rows);
+    else return slopes_in_lane<Rows>{rows};
 }
 
 // The rows of logits that count: by a batch's shape, whose positions they are.
@@ -74,6 +121,7 @@ struct used_by_shape {
 template <bool WithEntropy, bool WithKl, class Input, class Slopes, class C, class Out>
 struct fused_tokens {
     static constexpr std::int64_t chunk = 8;
+    static constexpr bool long_rows = true;
     using compute = typename Input::compute;
 
     Input from;  // whose `uses` is a used_by_shape
@@ -83,6 +131,8 @@ struct fused_tokens {
     compute* scratch;  // a row per worker
     std::int64_t scratch_stride;
 
+    GRPO_HD std::int64_t pieces() const { return (from.in.rows + chunk - 1) / chunk; }
+    GRPO_HD std::int64_t entries() const { return from.in.layout().extent(); }
     // Rows of logits [piece · chunk, (piece + 1) · chunk).
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t piece) const {
@@ -130,12 +180,12 @@ private:
     GRPO_HD void walk(Team& team, std::int64_t first, std::int64_t last) const {
         unfinished<V, Source> before;
         std::int64_t row = from.uses.row_that_ends_after(from.position(first));
-        std::int64_t tokens = row < from.uses.layout.rows() ? from.uses.layout.count_active(row) : 0;
+        std::int64_t tokens = row < from.uses.layout.rows() ? count_active(team, from.uses.layout, row) : 0;
         for (std::int64_t i = first; i < last; ++i) {
             const std::int64_t position = from.position(i);
             while (row < from.uses.layout.rows() && from.uses.layout.end(row) <= position) {
                 row += 1;
-                tokens = row < from.uses.layout.rows() ? from.uses.layout.count_active(row) : 0;
+                tokens = row < from.uses.layout.rows() ? count_active(team, from.uses.layout, row) : 0;
             }
             const row_use use = from.uses.in_row(position, row);
             if (use == row_use::active) one<V, Source>(team, i, row, tokens, before);
@@ -151,18 +201,18 @@ private:
         const ref_type<V> ref = from.template beside<WithKl, V>(team, i);
         const std::int64_t chosen = from.chosen(i);
         const std::int64_t t = from.position(i);
-        const double y = known_to_all<V>(team, here, chosen);
-        const softmax_row s = measure_beside<V, Source>(team, here, ref, before);
+        // Before the lanes meet in measure_beside(), and so before any of them writes over it.
+        const double y = here.template at<V>(chosen);
+        const softmax_row s = measure_beside<V, Source>(team, here, ref, before, y);
+        const double factor = softmax_exponent<V>(here.reading.factor).factor();
+        const token_values<C> value{static_cast<C>(s.log_probability(y * factor)), static_cast<C>(s.entropy),
+                                    static_cast<C>(s.divergence)};
         if (team.leader()) {
-            const double factor = softmax_exponent<V>(here.reading.factor).factor();
-            token.logp[t] = static_cast<C>(s.log_probability(y * factor));
-            if (WithEntropy) token.entropy[t] = static_cast<C>(s.entropy);
-            if (WithKl) token.kl[t] = static_cast<C>(s.divergence);
+            token.logp[t] = value.logp;
+            if (WithEntropy) token.entropy[t] = value.entropy;
+            if (WithKl) token.kl[t] = value.kl;
         }
-        slopes(team, row, tokens, t);
-        const softmax_slopes slope{static_cast<double>(token.d_logp[t]),
-                                   WithEntropy ? static_cast<double>(token.d_entropy[t]) : 0.0,
-                                   WithKl ? static_cast<double>(token.d_kl[t]) : 0.0};
+        const softmax_slopes slope = slopes(team, value, token, row, tokens, t);
         clear<V>(team, gradient, here.end, here.begin + from.in.vocabulary);
         before.any = true;
         before.each = gradient_type<V, Source>(here, gradient, ref);
@@ -174,8 +224,9 @@ private:
     // Pass 1 of a row together with pass 2 of the row before.
     template <class V, source Source, class Team>
     GRPO_HD softmax_row measure_beside(Team& team, const row_type& here, const ref_type<V>& ref,
-                                       unfinished<V, Source>& before) const {
+                                       unfinished<V, Source>& before, [[maybe_unused]] double y) const {
         softmax_exponent<V> e(here.reading.factor);
+        if constexpr (requires { e.start(y); }) e.start(y);
         const span row = span_of<V>(here.data, here.begin, here.end);
         if constexpr (Source == source::scratch) {
             // Column 0 lies so far into the worker's row that its whole lines are those of the gradient's first row.

@@ -129,12 +129,12 @@ struct head_run {
     template <class Rows>
     void fuse(const Rows& rows) const {
         with_all([&]<class Input>(const Input& from) {
-            using team = typename Exec::team;
-            using body = fused_tokens<H, K, Input, slopes_of_token<team>, C, Out>;
+            const auto slopes = slopes_for<Exec>(rows);
+            using body = fused_tokens<H, K, Input, std::remove_const_t<decltype(slopes)>, C, Out>;
             using compute = typename body::compute;
-            exec.teams((in.rows + body::chunk - 1) / body::chunk,
-                       body{from, erased<team>(rows), memory.token, gradient, reinterpret_cast<compute*>(memory.rows),
-                            memory.row_bytes / static_cast<std::int64_t>(sizeof(compute))});
+            const body all{from, slopes, memory.token, gradient, reinterpret_cast<compute*>(memory.rows),
+                           memory.row_bytes / static_cast<std::int64_t>(sizeof(compute))};
+            exec.teams(all.pieces(), all);
         });
     }
 

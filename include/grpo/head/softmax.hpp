@@ -58,16 +58,14 @@ GRPO_HD constexpr softmax_wants wanted(bool entropy, bool divergence) {
 struct softmax_sums {
     enum { p, p_u, p_squared, p_difference, sums };  // u = z - log_reference, in units; difference = u - log π_ref
 
-    template <class V>
-    struct state {
-        accumulator_t<V> lane[sums] = {};
+    // What lanes and teams hand to each other.
+    struct total {
         double sum[sums] = {};
         double log_reference = lowest;
         double unit = 1;
 
         // To another reference, whose p are `factor` times as large.
         GRPO_HD void rescale(double factor, double new_reference) {
-            flush(*this);
             const double shift = factor > 0 ? log_reference - new_reference : 0.0;
             log_reference = new_reference;
             sum[p_u] = factor * (sum[p_u] + shift / unit * sum[p]);
@@ -75,6 +73,10 @@ struct softmax_sums {
             sum[p] *= factor;
             sum[p_squared] *= factor * factor;
         }
+    };
+    template <class V>
+    struct state : total {
+        accumulator_t<V> lane[sums] = {};
     };
 
     template <class V>
@@ -84,12 +86,18 @@ struct softmax_sums {
             s.lane[k] = accumulator_t<V>(constant<accumulator_t<V>>(0));
         }
     }
-    template <class V>
-    GRPO_HD static void merge(state<V>& a, const state<V>& other) {
-        state<V> b = other;
-        const double top = a.log_reference < b.log_reference ? b.log_reference : a.log_reference;
-        a.rescale(::exp(a.log_reference - top), top);
-        b.rescale(::exp(b.log_reference - top), top);
+    GRPO_HD static void merge(total& a, const total& other) {
+        if (other.sum[p] == 0) return;  // nothing there yet, whatever its reference
+        if (a.sum[p] == 0) {
+            a = other;
+            return;
+        }
+        total b = other;
+        if (a.log_reference != b.log_reference) {
+            const double top = a.log_reference < b.log_reference ? b.log_reference : a.log_reference;
+            a.rescale(::exp(a.log_reference - top), top);
+            b.rescale(::exp(b.log_reference - top), top);
+        }
         for (int k = 0; k < sums; ++k) a.sum[k] += b.sum[k];
     }
 };
@@ -104,8 +112,7 @@ struct softmax_row {
     bool empty = true;
 
     softmax_row() = default;
-    template <class V>
-    GRPO_HD explicit softmax_row(const softmax_sums::state<V>& s) {
+    GRPO_HD explicit softmax_row(const softmax_sums::total& s) {
         sum = s.sum[softmax_sums::p];
         if (sum <= 0) return;  // not where it is NaN
         empty = false;
@@ -187,6 +194,13 @@ struct softmax_step {
     Kept kept;
     softmax_exponent<V>& e;
 
+    // For teams whose exponent begins with a reference.
+    template <class State>
+    GRPO_HD void begin(State& state) const {
+        state.unit = e.unit;
+        state.log_reference = e.log_reference();
+    }
+
     template <class State, class Cursor, int K, class Earlier>
     GRPO_HD void operator()(State& state, const Cursor (&at)[K], const Earlier& earlier) const {
         // Copies that no store can alias: constants then stay in registers.
@@ -248,6 +262,7 @@ private:
 #endif
     void raise(State& state, const V& top, const Earlier& earlier) const {
         const double factor = e.raise(lane_max(top));
+        softmax_sums::flush(state);
         state.unit = e.unit;
         state.rescale(factor, e.log_reference());
         kept.times(earlier, factor);

@@ -45,6 +45,7 @@ __host__ __device__
 #endif
 [[gnu::noinline]] softmax_row measure_row(Team& team, const Row& row, const Ref& ref) {
     softmax_exponent<V> e(row.reading.factor);
+    if constexpr (requires { e.start(0.0); }) e.start(row.template at<V>(row.begin));
     const softmax_step<Wants, V, Row, Ref, keep_nothing> step{row, ref, {}, e};
     return softmax_row(stream<softmax_sums, V>(team, span_of<V>(row.data, row.begin, row.end), step));
 }
@@ -179,6 +180,8 @@ struct logp_rows {
     Input from;
     softmax_arrays<Out> out;
 
+    static constexpr bool long_rows = true;
+    GRPO_HD std::int64_t entries() const { return from.in.layout().extent(); }
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t i) const {
         using V = typename Team::template vector<typename Input::compute>;
@@ -223,6 +226,8 @@ struct d_logits_rows {
     saved_arrays saved;
     Out* gradient;
 
+    static constexpr bool long_rows = true;
+    GRPO_HD std::int64_t entries() const { return from.in.layout().extent(); }
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t i) const {
         using V = typename Team::template vector<typename Input::compute>;
@@ -267,6 +272,8 @@ struct full_kl_rows {
     const Out* weight;
     Gradient* gradient;
 
+    static constexpr bool long_rows = true;
+    GRPO_HD std::int64_t entries() const { return from.in.layout().extent(); }
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t i) const {
         using V = typename Team::template vector<typename Input::compute>;
@@ -316,8 +323,12 @@ void token_logp(const Executor& exec, const logits_view<T>& in, const Targets& t
     constexpr const char* function = "token_logp";
     const view ids(targets);
     detail::require(detail::check_head(function, in, options));
-    detail::require(detail::check_ids(function, ids, in, options));
-    detail::require(detail::check_outputs(function, out, in.rows));
+    if constexpr (detail::on_host<Executor>) detail::require(detail::check_ids(function, ids, in, options));
+    detail::require(detail::first_of(
+        detail::check_outputs(function, out, in.rows),
+        detail::check_reach(exec, function, detail::named("logits", in.data), detail::named("targets", ids),
+                            detail::named("logp", out.logp), detail::named("entropy", out.entropy),
+                            detail::named("sum_squares", out.sum_squares), detail::named("lse", out.lse))));
     using detail::softmax_wants;
     detail::with_input(in, in, ids.data(), options, detail::used_by_mask{in.mask}, [&]<class Input>(const Input& from) {
         const auto run = [&]<softmax_wants Wants>(std::integral_constant<softmax_wants, Wants>) {
@@ -351,7 +362,10 @@ void d_logits(const Executor& exec, const logits_view<T>& in, const Targets& tar
     constexpr const char* function = "d_logits";
     const view ids(targets);
     detail::require(detail::check_head(function, in, options));
-    detail::require(detail::check_ids(function, ids, in, options));
+    if constexpr (detail::on_host<Executor>) detail::require(detail::check_ids(function, ids, in, options));
+    detail::require(detail::check_reach(exec, function, detail::named("logits", in.data), detail::named("targets", ids),
+                                        detail::named("gradient", gradient), detail::named("d_logp", d_logp),
+                                        detail::named("d_entropy", d_entropy)));
     detail::require(detail::first_of(
         detail::check_per_row(function, "d_logp", d_logp, in.rows),
         detail::check_per_row(function, "d_entropy", d_entropy, in.rows),
