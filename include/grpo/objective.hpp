@@ -12,6 +12,7 @@
 
 #include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
+#include <grpo/exec/serial.hpp>
 #include <grpo/objective/aggregation.hpp>
 #include <grpo/objective/batch.hpp>
 #include <grpo/objective/diagnostics.hpp>
@@ -49,12 +50,12 @@ struct loss_result {
     diagnostics metrics;                // filled by objective::diagnosed()
 
     // The loss for a denominator that was given, or for the weight of what was seen; 0 where that is 0 (R1.18).
-    double loss(double denominator) const { return denominator > 0 ? sum / denominator : 0.0; }
-    double loss() const { return loss(weight); }
+    GRPO_HD double loss(double denominator) const { return denominator > 0 ? sum / denominator : 0.0; }
+    GRPO_HD double loss() const { return loss(weight); }
 
     // One more row: the rows' order is the order of the additions.
     template <class Body>
-    void add(const typename Body::result& row) {
+    GRPO_HD void add(const typename Body::result& row) {
         if (row.length > 0) {
             sum += row.coefficient * row.total.sum[0];
             if constexpr (Body::maxima > 0) {
@@ -69,6 +70,18 @@ struct loss_result {
         nonfinite += static_cast<std::int64_t>(row.total.sum[1]);
         missing_rollout += static_cast<std::int64_t>(row.total.sum[2]);
         if (first_nonfinite < 0 && row.total.first != detail::no_index) first_nonfinite = row.total.first;
+    }
+    // The same for the rows that follow. (Sums of sums: not the bits of adding row by row.)
+    GRPO_HD void merge(const loss_result& later) {
+        sum += later.sum;
+        weight += later.weight;
+        count.sequences += later.count.sequences;
+        count.nonempty += later.count.nonempty;
+        count.tokens += later.count.tokens;
+        nonfinite += later.nonfinite;
+        missing_rollout += later.missing_rollout;
+        if (first_nonfinite < 0) first_nonfinite = later.first_nonfinite;
+        detail::merge(metrics, later.metrics);
     }
 };
 
@@ -103,24 +116,52 @@ auto rows_of(const Term& term, const aggregation& over, nonfinite policy, const 
     return body{term, b, output_set<Outputs...>(outputs...), over, scale, policy};
 }
 
-// The checks, then the rows. Diagnostics look at every observable input that the batch has and that is not null.
-template <bool Diagnosed, class Term, class Exec, class Batch, class... Outputs>
-problem run(loss_result& onto, Exec&& exec, const Term& term, const aggregation& over, nonfinite policy,
-            const Batch& b, double denominator, const char* function, const Outputs&... outputs) {
+template <class Body>
+struct add_loss {
+    GRPO_HD void operator()(loss_result& total, const typename Body::result& row) const { total.template add<Body>(row); }
+    GRPO_HD static void merge(loss_result& total, const loss_result& later) { total.merge(later); }
+};
+
+// Pointers that an executor of another memory cannot follow.
+template <class Exec, class Batch, class... Outputs>
+problem check_batch_reach(const Exec& exec, const char* function, const Batch& b, unsigned used, const Outputs&... outputs) {
+    problem p;
+    if constexpr (!on_host<Exec>) {
+        const auto reach = [&](const char* argument, const auto& data) {
+            if (!p) p = check_reach(exec, function, named(argument, data));
+        };
+        b.each_input(used, reach);
+        (reach(Outputs::tag::name, outputs.data), ...);
+        if constexpr (requires { b.layout.mask; }) reach("mask", b.layout.mask);
+        if constexpr (requires { b.layout.cu; }) reach("cu_seqlens", b.layout.cu);
+    }
+    return p;
+}
+
+// The checks, then the rows. Diagnostics look at every observable input that the batch has and that is not null. Onto: a
+// loss_result that is continued; or, for an executor of another memory, a pointer that is told where the result will be.
+template <bool Diagnosed, class Term, class Exec, class Batch, class Onto, class... Outputs>
+problem run(Onto& onto, Exec&& exec, const Term& term, const aggregation& over, nonfinite policy, const Batch& b,
+            double denominator, const char* function, const Outputs&... outputs) {
     if (const problem p = check_values<Term>(over, b, function, outputs...)) return p;
     const auto rows = rows_of<Diagnosed>(term, over, policy, b, denominator, outputs...);
     using body = std::remove_const_t<decltype(rows)>;
-    exec.fold(b.layout.rows(), onto, rows,
-              [](loss_result& total, const typename body::result& row) { total.template add<body>(row); });
+    if (const problem p = check_batch_reach(exec, function, b, body::seen, outputs...)) return p;
+    if constexpr (on_host<Exec>) exec.fold(b.layout.rows(), onto, rows, add_loss<body>{});
+    else onto = exec.template fold<loss_result>(b.layout.rows(), rows, add_loss<body>{});
     return {};
 }
+
+// Where an executor's loss goes: see run().
+template <class Exec>
+using loss_target = std::conditional_t<on_host<Exec>, loss_result, const loss_result*>;
 
 }  // namespace detail
 
 // Continues `total` with the rows of this batch, in order. Everything else as evaluate(); nothing is thrown and nothing
 // written if the returned problem is one.
 template <class Exec, class Term, bool Diagnosed, class Batch, class... Outputs>
-problem try_accumulate(loss_result& total, Exec&& exec, const objective<Term, Diagnosed>& loss, const Batch& b,
+problem try_accumulate(detail::loss_target<Exec>& total, Exec&& exec, const objective<Term, Diagnosed>& loss, const Batch& b,
                        double denominator, const Outputs&... outputs) {
     constexpr const char* function = "evaluate";
     detail::check_inputs<Term, Batch, Diagnosed>();
@@ -145,15 +186,15 @@ problem try_accumulate(loss_result& total, Exec&& exec, const objective<Term, Di
 //
 // Errors: grpo::error for sizes that do not fit, null pointers, hyper-parameters out of range; nothing is written then.
 template <class Exec, class Term, bool Diagnosed, class Batch, class... Outputs>
-void accumulate(loss_result& total, Exec&& exec, const objective<Term, Diagnosed>& loss, const Batch& b,
+void accumulate(detail::loss_target<Exec>& total, Exec&& exec, const objective<Term, Diagnosed>& loss, const Batch& b,
                 double denominator, const Outputs&... outputs) {
     detail::require(try_accumulate(total, exec, loss, b, denominator, outputs...));
 }
 
 template <class Exec, class Term, bool Diagnosed, class Batch, class... Outputs>
-[[nodiscard]] loss_result evaluate(Exec&& exec, const objective<Term, Diagnosed>& loss, const Batch& b,
+[[nodiscard]] detail::loss_target<Exec> evaluate(Exec&& exec, const objective<Term, Diagnosed>& loss, const Batch& b,
                                    double denominator, const Outputs&... outputs) {
-    loss_result total;
+    detail::loss_target<Exec> total{};
     accumulate(total, exec, loss, b, denominator, outputs...);
     return total;
 }

@@ -271,7 +271,7 @@ std::int64_t evaluate_hidden_workspace(int workers, const linear_view<T>& in, st
 // Logits are computed and the softmax taken in float (double for double); d_logits have the type of the inputs.
 // Errors: as evaluate_logits(), before anything is written.
 template <class Exec, class Gemm, class Term, bool Diagnosed, class T, class Targets, class Batch, class R = T>
-[[nodiscard]] loss_result evaluate_hidden(Exec&& exec, const Gemm& gemm, const objective<Term, Diagnosed>& loss,
+[[nodiscard]] detail::loss_target<Exec> evaluate_hidden(Exec&& exec, const Gemm& gemm, const objective<Term, Diagnosed>& loss,
                                           const linear_view<T>& in, const Targets& targets, const head_options& options,
                                           const Batch& b, double denominator,
                                           const linear_gradients<detail::head_compute<T>>& gradients,
@@ -294,7 +294,8 @@ template <class Exec, class Gemm, class Term, bool Diagnosed, class T, class Tar
         detail::check_targets(function, ids, in.tokens, options.columns(in.vocabulary), active),
         detail::check_linear_gradients(function, in, gradients), detail::check_token_outputs(function, out, in.tokens),
         detail::check_workspace(function, workspace, evaluate_hidden_workspace(workers, in, 1, reference.width))));
-    const detail::head_memory<C> memory(workspace, workers, in.tokens, in.vocabulary);
+    detail::head_memory<C> memory(workspace, workers, in.tokens, in.vocabulary);
+    memory.give(out);
     const std::int64_t rest = workspace.size() - evaluate_hidden_workspace(workers, in, 0, reference.width);
     const std::int64_t chunk = rest / detail::bytes_of_a_token<T>(in.vocabulary, in.width, reference.width);
     using uses = detail::used_by_shape<std::remove_cvref_t<decltype(b.layout)>>;
@@ -304,10 +305,7 @@ template <class Exec, class Gemm, class Term, bool Diagnosed, class T, class Tar
         memory.end + detail::whole_lines(8 * in.tokens)};
     const bool with_gradient = gradients.hidden.data() != nullptr || gradients.weight.data() != nullptr ||
                                gradients.bias.data() != nullptr;
-    const loss_result result = detail::evaluate_head(function, source, exec, loss, ids.data(), options, b, denominator,
-                                                     with_gradient, memory);
-    detail::copy_token_outputs(out, memory.token);
-    return result;
+    return detail::evaluate_head(function, source, exec, loss, ids.data(), options, b, denominator, with_gradient, memory);
 }
 
 }  // namespace grpo::inline v0

@@ -64,6 +64,13 @@ struct head_memory {
         take(lse), take(entropy), take(lse_ref), take(kl);
         end = at;
     }
+
+    // What is wanted of the tokens is written where it is wanted.
+    void give(const token_outputs<C>& out) {
+        if (out.logp.data() != nullptr) token.logp = out.logp.data();
+        if (out.entropy.data() != nullptr) token.entropy = out.entropy.data();
+        if (out.full_kl.data() != nullptr) token.kl = out.full_kl.data();
+    }
 };
 
 // A batch with what the head knows.
@@ -81,13 +88,6 @@ problem check_token_outputs(const char* function, const token_outputs<C>& out, s
     return first_of(check_per_row(function, "logp", out.logp, tokens), check_per_row(function, "entropy", out.entropy, tokens),
                     check_per_row(function, "full_kl", out.full_kl, tokens));
 }
-template <class C>
-void copy_token_outputs(const token_outputs<C>& out, const token_arrays<C>& token) {
-    for (std::int64_t i = 0; i < out.logp.size(); ++i) out.logp[i] = token.logp[i];
-    for (std::int64_t i = 0; i < out.entropy.size(); ++i) out.entropy[i] = token.entropy[i];
-    for (std::int64_t i = 0; i < out.full_kl.size(); ++i) out.full_kl[i] = token.kl[i];
-}
-
 inline problem check_workspace(const char* function, view<std::byte> workspace, std::int64_t bytes) {
     if (workspace.size() >= bytes) return null_pointer(function, "workspace", workspace.data(), bytes);
     return complain(function, "workspace", "has %lld bytes, but %lld are needed", static_cast<long long>(workspace.size()),
@@ -157,10 +157,10 @@ decltype(auto) with_slopes(const token_arrays<C>& t, std::int64_t n, F&& f) {
 //                            with_gradient: what f wrote is taken further
 // Everything that can be wrong with the logits was checked; here, what can be wrong with the loss.
 template <class Source, class Exec, class Term, bool Diagnosed, class Index, class Batch, class C>
-loss_result evaluate_head(const char* function, const Source& source, const Exec& exec,
+loss_target<Exec> evaluate_head(const char* function, const Source& source, const Exec& exec,
                           const objective<Term, Diagnosed>& loss, const Index* target, const head_options& options,
                           const Batch& b, double denominator, bool with_gradient, const head_memory<C>& memory) {
-    loss_result total;
+    loss_target<Exec> total{};
     const std::int64_t n = b.layout.extent();
     const auto whole = with_head(b, memory.token, n);
     reduced(loss.term, [&]<class Reduced>(const Reduced& term) {
@@ -235,7 +235,7 @@ struct logits_source {
 // A target whose logit is -inf gives a log-probability of -inf, which counts as a non-finite input (see nonfinite).
 // The result is evaluate()'s of the same log-probabilities. Errors: as evaluate() and token_logp(), before anything is written.
 template <class Exec, class Term, bool Diagnosed, class T, class Targets, class Batch, class Out, class R = T>
-[[nodiscard]] loss_result evaluate_logits(Exec&& exec, const objective<Term, Diagnosed>& loss, const logits_view<T>& in,
+[[nodiscard]] detail::loss_target<Exec> evaluate_logits(Exec&& exec, const objective<Term, Diagnosed>& loss, const logits_view<T>& in,
                                           const Targets& targets, const head_options& options, const Batch& b,
                                           double denominator, view<Out> gradient, view<std::byte> workspace,
                                           const token_outputs<detail::loss_compute<T, Batch>>& out = {},
@@ -247,19 +247,23 @@ template <class Exec, class Term, bool Diagnosed, class T, class Targets, class 
                                      b.layout.validate(function),
                                      detail::wrong_size(function, "logits", in.rows, b.layout.extent(), "positions")));
     const auto active = [&](std::int64_t i) { return b.layout.active(cursor<float>{i}); };
-    detail::require(detail::check_targets(function, ids, in.rows, options.columns(in.vocabulary), active));
+    if constexpr (detail::on_host<Exec>) {
+        detail::require(detail::check_targets(function, ids, in.rows, options.columns(in.vocabulary), active));
+    }
+    detail::require(detail::check_reach(exec, function, detail::named("logits", in.data), detail::named("targets", ids),
+                                        detail::named("gradient", gradient), detail::named("workspace", workspace),
+                                        detail::named("logits_ref", reference.data)));
     if (gradient.data() != nullptr) {
         detail::require(detail::wrong_size(function, "gradient", gradient.size(), in.layout().extent(), "positions"));
     }
     detail::require(detail::first_of(
         detail::check_workspace(function, workspace, evaluate_logits_workspace(exec.size(), in.rows, in.vocabulary)),
         detail::check_token_outputs(function, out, in.rows)));
-    const detail::head_memory<C> memory(workspace, exec.size(), in.rows, in.vocabulary);
+    detail::head_memory<C> memory(workspace, exec.size(), in.rows, in.vocabulary);
+    memory.give(out);
     const detail::logits_source<T, R, Out> source{in, reference, gradient.data()};
-    const loss_result result = detail::evaluate_head(function, source, exec, loss, ids.data(), options, b, denominator,
-                                                     gradient.data() != nullptr, memory);
-    detail::copy_token_outputs(out, memory.token);
-    return result;
+    return detail::evaluate_head(function, source, exec, loss, ids.data(), options, b, denominator,
+                                 gradient.data() != nullptr, memory);
 }
 
 }  // namespace grpo::inline v0

@@ -83,6 +83,12 @@ struct batch : Fields... {
         return (0u | ... | (static_cast<const Fields&>(*this).data.data() != nullptr ? Fields::tag::bit : 0u));
     }
 
+    // f(name, entries) for every input in `used`.
+    template <class F>
+    void each_input(unsigned used, F&& f) const {
+        ((void((used & Fields::tag::bit) != 0 ? (f(Fields::tag::name, static_cast<const Fields&>(*this).data), 0) : 0)), ...);
+    }
+
     // Null pointers and sizes of the inputs in `used`.
     problem validate(const char* function, unsigned used) const {
         problem p = layout.validate(function);

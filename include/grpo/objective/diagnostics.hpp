@@ -121,7 +121,7 @@ GRPO_HD void observe(const Term& term, const token<V>& t, unsigned present, cons
 }
 
 // Adds one row's sums, each times the row's coefficient.
-inline void add_row(diagnostics& d, const double* sum, const double* top, double coefficient, double tokens) {
+GRPO_HD void add_row(diagnostics& d, const double* sum, const double* top, double coefficient, double tokens) {
     double* const fields[metric_sums] = {
         &d.clipped_low,   &d.clipped_high, &d.clamped,   &d.log_ratio, &d.half_square, &d.approx_kl,
         &d.ratio,         &d.ratio_square, &d.entropy,   &d.kl_ref_k1, &d.kl_ref_k3,   &d.rollout_kl,
@@ -134,6 +134,17 @@ inline void add_row(diagnostics& d, const double* sum, const double* top, double
     }
     if (top[2] > d.largest_gap) d.largest_gap = top[2];
     d.tokens += tokens;
+}
+
+// d with those of later rows.
+GRPO_HD void merge(diagnostics& d, const diagnostics& later) {
+    const double tops[metric_maxima] = {later.tokens > 0 ? later.largest_log_ratio : lowest, -later.smallest_log_ratio,
+                                        later.largest_gap};
+    const double sums[metric_sums] = {
+        later.clipped_low,   later.clipped_high,   later.clamped,        later.log_ratio, later.half_square, later.approx_kl,
+        later.ratio,         later.ratio_square,   later.entropy,        later.kl_ref_k1, later.kl_ref_k3,   later.rollout_kl,
+        later.rollout_k3,    later.rollout_weight, later.rollout_square, later.rollout_gap};
+    add_row(d, sums, tops, 1.0, later.tokens);
 }
 
 }  // namespace detail

@@ -123,6 +123,8 @@ struct loss_rows {
     template <class V>
     using number = std::conditional_t<Outputs::any && (all_slopes > 0), dual<V, all_slopes>, V>;
 
+    GRPO_HD std::int64_t entries() const { return data.layout.extent(); }
+
     template <class Team>
     GRPO_HD result operator()(Team& team, std::int64_t row) const {
         using V = typename Team::template vector<compute>;

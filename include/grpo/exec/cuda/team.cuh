@@ -1,0 +1,318 @@
+// The team of a device: lanes of a warp, a warp, a block, or a cluster of blocks that walk one row together.
+//
+// Positions are dealt out in turn; what lanes found is merged in a fixed tree: shuffles within a warp, then shared memory
+// within a block, then the shared memory of each block of a cluster. The same bits from run to run.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include <grpo/detail/config.hpp>
+#include <grpo/exec/cuda/pack.cuh>
+#include <grpo/exec/serial.hpp>
+#include <grpo/fold.hpp>
+
+#if defined(__CUDACC__)
+
+namespace grpo::inline v0 {
+namespace detail {
+
+inline constexpr int most_warps = 32;
+inline constexpr int most_blocks = 16;
+
+// What a block's lanes exchange states through, twice over: whoever writes one half knows that the other has been read.
+struct alignas(16) exchange {
+    static constexpr int slot = 256;  // bytes of a state at most
+    unsigned char warp[2][most_warps][slot];
+    unsigned char block[2][most_blocks][slot];
+};
+
+// A plain value moved between the lanes of a warp, word by word.
+template <class T, class Move>
+__device__ inline T moved(const T& x, Move&& move) {
+    static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % 4 == 0);
+    constexpr int words = static_cast<int>(sizeof(T) / 4);
+    std::uint32_t bits[words];
+    __builtin_memcpy(bits, &x, sizeof(T));
+    for (int k = 0; k < words; ++k) bits[k] = move(bits[k]);
+    T y;
+    __builtin_memcpy(&y, bits, sizeof(T));
+    return y;
+}
+
+__device__ inline void cluster_barrier() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+// Stores one word at the same place of another block's shared memory.
+__device__ inline void store_in_block([[maybe_unused]] void* here, [[maybe_unused]] int block,
+                                      [[maybe_unused]] std::uint32_t word) {
+#if __CUDA_ARCH__ >= 900
+    const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(here));
+    std::uint32_t there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(block));
+    asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(there), "r"(word) : "memory");
+#endif
+}
+
+// Who walks a row: `lanes` of a block, a power of 2, in each of `blocks` blocks.
+struct team_shape {
+    int lanes = 1;
+    int blocks = 1;
+};
+
+}  // namespace detail
+
+// Width: how many neighbouring floats a lane computes on.
+template <int Width>
+class device_team {
+public:
+    template <class T>
+    using vector = std::conditional_t<Width == 1 || !std::is_same_v<T, float>, T, float_pack<Width>>;
+
+    int worker = 0;
+
+    __device__ device_team(detail::exchange& shared, const detail::team_shape& shape, int block)
+        : shared_(shared), lanes_(shape.lanes), blocks_(shape.blocks), block_(block),
+          lane_(static_cast<int>(threadIdx.x) & (shape.lanes - 1)) {
+        const int width = lanes_ < 32 ? lanes_ : 32;
+        const int first = static_cast<int>(threadIdx.x) & 31 & ~(width - 1);
+        mask_ = width == 32 ? 0xffffffffu : ((1u << width) - 1u) << first;
+    }
+
+    __device__ bool leader() const { return lane_ == 0 && block_ == 0; }
+    // The lane among all lanes of the team, and how many there are.
+    __device__ std::int64_t lane() const { return static_cast<std::int64_t>(block_) * lanes_ + lane_; }
+    __device__ std::int64_t size() const { return static_cast<std::int64_t>(blocks_) * lanes_; }
+
+    template <class Monoid, class V, class F>
+    __device__ auto fold(std::int64_t begin, std::int64_t end, F&& f) const {
+        typename Monoid::template state<double> mine;
+        for (std::int64_t i = begin + lane(); i < end; i += size()) f(mine, cursor<V>{i});
+        return combine<Monoid>(mine);
+    }
+    template <class Monoid, class V, class Active, class Skipped, class F>
+    __device__ auto fold(std::int64_t begin, std::int64_t end, Active&& active, Skipped&& skipped, F&& f) const {
+        typename Monoid::template state<double> mine;
+        for (std::int64_t i = begin + lane(); i < end; i += size()) {
+            const cursor<V> at{i};
+            if (active(at)) f(mine, at, true);
+            else skipped(at);
+        }
+        return combine<Monoid>(mine);
+    }
+    template <class V, class F>
+    __device__ void each(std::int64_t begin, std::int64_t end, F&& f) const {
+        for (std::int64_t i = begin + lane(); i < end; i += size()) f(cursor<V>{i});
+    }
+
+    template <class M>
+    __device__ std::int64_t count_nonzero(const M* mask, std::int64_t begin, std::int64_t end) const {
+        typename tally<1>::template state<double> mine;
+        for (std::int64_t i = begin + lane(); i < end; i += size()) mine.sum[0] += mask[i] != M(0) ? 1.0 : 0.0;
+        return static_cast<std::int64_t>(combine<tally<1>>(mine).sum[0]);
+    }
+
+    template <class Monoid, class State>
+    __device__ State combine(State mine) const {
+        static_assert(sizeof(State) <= detail::exchange::slot);
+        mine = tree<Monoid>(mine, lanes_ < 32 ? lanes_ : 32);
+        if (lanes_ <= 32 && blocks_ == 1) return mine;
+        const int half = turn_;
+        turn_ ^= 1;
+        if (lanes_ > 32) mine = of_warps<Monoid>(mine, half);
+        return blocks_ == 1 ? mine : of_blocks<Monoid>(mine, half);
+    }
+
+    // A row far longer than a cache: whole packs in turn, two in flight; what comes before them and after goes to two lanes.
+    template <class Monoid, class V, class F, class G>
+    __device__ auto stream(const detail::span& row, F&& f, const detail::span& other, G&& g) const {
+        sweep<V>(other, g);
+        constexpr std::int64_t width = cursor<V>::lanes;
+        constexpr int K = 4;
+        typename Monoid::template state<V> mine;
+        f.begin(mine);
+        const nothing_earlier none{};
+        const std::int64_t first = row.begin + row.head;
+        const std::int64_t packs = (row.end - first) / width;
+        const std::int64_t step = size();
+        std::int64_t j = lane();
+        for (; j + (K - 1) * step < packs; j += K * step) {
+            whole_cursor<V> at[K];
+            for (int k = 0; k < K; ++k) at[k] = {first + (j + k * step) * width};
+            f(mine, at, none);
+        }
+        for (; j < packs; j += step) {
+            const whole_cursor<V> at[1] = {{first + j * width}};
+            f(mine, at, none);
+        }
+        ends<V>(row, first + packs * width, [&](const cursor<V>& part) {
+            const cursor<V> at[1] = {part};
+            f(mine, at, none);
+        });
+        Monoid::flush(mine);
+        return combine<Monoid>(static_cast<const typename Monoid::total&>(mine));
+    }
+    template <class V, class F>
+    __device__ void sweep(const detail::span& row, F&& f) const {
+        constexpr std::int64_t width = cursor<V>::lanes;
+        const std::int64_t first = row.begin + row.head;
+        const std::int64_t packs = (row.end - first) / width;
+        const auto body = f;
+        for (std::int64_t j = lane(); j < packs; j += size()) body(whole_cursor<V>{first + j * width});
+        ends<V>(row, first + packs * width, body);
+    }
+
+    // From the end, size() positions at a time: an inclusive scan over the lanes, lane 0 at the latest position.
+    template <class V, class F, class G>
+    __device__ void scan(std::int64_t begin, std::int64_t end, F&& f, G&& g) const {
+        V carry{};
+        for (std::int64_t last = end - 1; last >= begin; last -= lanes_) {
+            const std::int64_t i = last - lane_;
+            affine<V> m;
+            if (i >= begin) m = f(cursor<V>{i});
+            carry = step(i, begin, m, carry, g);
+        }
+    }
+    template <class V, class X, class F, class G>
+    __device__ void scan(std::int64_t begin, std::int64_t end, X&& x, F&& f, G&& g) const {
+        V carry{};
+        V latest{};
+        for (std::int64_t last = end - 1; last >= begin; last -= lanes_) {
+            const std::int64_t i = last - lane_;
+            seen<V> here{V{}, 0};
+            if (i >= begin) {
+                const kept_value<V> at = x(cursor<V>{i});
+                here = {at.value, at.kept ? 1 : 0};
+            }
+            seen<V> before, all;
+            exclusive(here, [](const seen<V>& mine, const seen<V>& later) { return mine.kept != 0 ? mine : later; },
+                      seen<V>{V{}, 0}, before, all);
+            affine<V> m;
+            if (i >= begin) m = f(cursor<V>{i}, before.kept != 0 ? before.value : latest);
+            if (all.kept != 0) latest = all.value;
+            carry = step(i, begin, m, carry, g);
+        }
+    }
+
+private:
+    template <class V>
+    struct seen {
+        V value;
+        std::conditional_t<sizeof(V) == 8, std::int64_t, std::int32_t> kept;
+    };
+    struct nothing_earlier {
+        template <class F>
+        __device__ void each(F&&) const {}
+    };
+
+    // The parts of a row before and after its whole packs.
+    template <class V, class F>
+    __device__ void ends(const detail::span& row, std::int64_t rest, F&& f) const {
+        if constexpr (cursor<V>::lanes > 1) {
+            if (row.head > 0 && lane() == 0) f(cursor<V>{row.begin, static_cast<int>(row.head)});
+            if (rest < row.end && lane() == size() - 1) f(cursor<V>{rest, static_cast<int>(row.end - rest)});
+        }
+    }
+
+    template <class Monoid, class State>
+    __device__ State tree(State mine, int width) const {
+        for (int half = width / 2; half > 0; half /= 2) {
+            const State other = detail::moved(mine, [&](std::uint32_t w) { return __shfl_down_sync(mask_, w, half, width); });
+            Monoid::merge(mine, other);
+        }
+        return detail::moved(mine, [&](std::uint32_t w) { return __shfl_sync(mask_, w, 0, width); });
+    }
+    template <class Monoid, class State>
+    __device__ State of_warps(const State& mine, int half) const {
+        const int warp = static_cast<int>(threadIdx.x) / 32;
+        const int count = lanes_ / 32;
+        const int first = warp & ~(count - 1);
+        if ((threadIdx.x & 31) == 0) __builtin_memcpy(shared_.warp[half][warp], &mine, sizeof(State));
+        meet();
+        State all{};
+        const int at = static_cast<int>(threadIdx.x & 31);
+        if (at < count) __builtin_memcpy(&all, shared_.warp[half][first + at], sizeof(State));
+        return tree<Monoid>(all, 32);
+    }
+    template <class Monoid, class State>
+    __device__ State of_blocks(const State& mine, int half) const {
+        constexpr int words = static_cast<int>(sizeof(State) / 4);
+        std::uint32_t bits[words];
+        __builtin_memcpy(bits, &mine, sizeof(State));
+        if (lane_ < blocks_) {
+            for (int k = 0; k < words; ++k) detail::store_in_block(shared_.block[half][block_] + 4 * k, lane_, bits[k]);
+        }
+        detail::cluster_barrier();
+        State all;
+        __builtin_memcpy(&all, shared_.block[half][0], sizeof(State));
+        for (int b = 1; b < blocks_; ++b) {
+            State other;
+            __builtin_memcpy(&other, shared_.block[half][b], sizeof(State));
+            Monoid::merge(all, other);
+        }
+        return all;
+    }
+    // Teams of more than a warp have a block of their own, or share one and keep step with a barrier of theirs.
+    __device__ void meet() const {
+        const int team = static_cast<int>(threadIdx.x) / lanes_;
+        asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(lanes_) : "memory");
+    }
+
+    // Joined with the lanes later in time: those before this one in `before`, all of them in `all`.
+    template <class X, class Join>
+    __device__ void exclusive(X mine, Join&& join, const X& none, X& before, X& all) const {
+        const int width = lanes_ < 32 ? lanes_ : 32;
+        const int at = lane_ & (width - 1);
+        for (int half = 1; half < width; half *= 2) {
+            const X other = detail::moved(mine, [&](std::uint32_t w) { return __shfl_up_sync(mask_, w, half, width); });
+            if (at >= half) mine = join(mine, other);
+        }
+        before = detail::moved(mine, [&](std::uint32_t w) { return __shfl_up_sync(mask_, w, 1, width); });
+        if (at == 0) before = none;
+        all = detail::moved(mine, [&](std::uint32_t w) { return __shfl_sync(mask_, w, width - 1, width); });
+        if (lanes_ <= 32) return;
+        const int warp = static_cast<int>(threadIdx.x) / 32;
+        const int count = lanes_ / 32;
+        const int first = warp & ~(count - 1);
+        const int half = turn_;
+        turn_ ^= 1;
+        if (at == 31) __builtin_memcpy(shared_.warp[half][warp], &all, sizeof(X));
+        meet();
+        // The totals of the warps, scanned by every warp.
+        X theirs = none;
+        if (at < count) __builtin_memcpy(&theirs, shared_.warp[half][first + at], sizeof(X));
+        for (int k = 1; k < 32; k *= 2) {
+            const X other = detail::moved(theirs, [&](std::uint32_t w) { return __shfl_up_sync(mask_, w, k, 32); });
+            if (at >= k) theirs = join(theirs, other);
+        }
+        const int mine_warp = warp - first;
+        const X earlier = detail::moved(theirs, [&](std::uint32_t w) {
+            return __shfl_sync(mask_, w, mine_warp > 0 ? mine_warp - 1 : 0, 32);
+        });
+        all = detail::moved(theirs, [&](std::uint32_t w) { return __shfl_sync(mask_, w, count - 1, 32); });
+        if (mine_warp > 0) before = at == 0 ? earlier : join(before, earlier);
+    }
+
+    template <class V, class G>
+    __device__ V step(std::int64_t i, std::int64_t begin, const affine<V>& m, const V& carry, G& g) const {
+        affine<V> later, all;
+        exclusive(m, [](const affine<V>& a, const affine<V>& b) { return affine<V>::compose(a, b); }, affine<V>{}, later,
+                  all);
+        if (i >= begin) g(cursor<V>{i}, m(later(carry)));
+        return all(carry);
+    }
+
+    detail::exchange& shared_;
+    int lanes_;
+    int blocks_;
+    int block_;
+    int lane_;
+    std::uint32_t mask_;
+    mutable int turn_ = 0;
+};
+
+}  // namespace grpo::inline v0
+
+#endif
