@@ -34,12 +34,12 @@ GRPO_HD double lane_sum(double x) { return x; }
 GRPO_HD double lane_max(double x) { return x; }
 template <class V>
     requires(scalar_traits<V>::lanes > 1)
-double lane_sum(const V& x) {
+GRPO_HD double lane_sum(const V& x) {
     return static_cast<double>(scalar_traits<V>::sum(x));
 }
 template <class V>
     requires(scalar_traits<V>::lanes > 1)
-double lane_max(const V& x) {
+GRPO_HD double lane_max(const V& x) {
     return static_cast<double>(scalar_traits<V>::maximum(x));
 }
 

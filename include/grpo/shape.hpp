@@ -187,10 +187,7 @@ namespace detail {
 // exactly where the byte is not 0, and a multiplication adds the eight of them up. Not inlined: its constants would take
 // the registers of the loop that follows.
 template <class M>
-#if defined(__CUDACC__)
-__host__ __device__
-#endif
-[[gnu::noinline]] std::int64_t count_nonzero(const M* p, std::int64_t n) {
+GRPO_HD_WHOLE std::int64_t count_nonzero(const M* p, std::int64_t n) {
     std::int64_t count = 0;
     std::int64_t i = 0;
     if constexpr (sizeof(M) == 1) {

@@ -30,16 +30,6 @@ void loss(const Term& term) {
                          static_cast<typename body::result*>(nullptr), 2);
 }
 
-// The slopes of one token, as a kernel has them: the loss's body by value.
-template <class Rows>
-struct slopes {
-    Rows rows;
-    template <class Team>
-    GRPO_HD void operator()(Team& team, std::int64_t row, std::int64_t tokens, std::int64_t i) const {
-        rows.one(team, row, tokens, i);
-    }
-};
-
 template <class T, class Reading, class Out>
 void head_of(const Reading& reading) {
     namespace detail = grpo::detail;
@@ -61,7 +51,7 @@ void head_of(const Reading& reading) {
     const auto rows = detail::rows_of<false>(term, grpo::aggregation::token_mean(), grpo::nonfinite::report, batch, 1.0,
                                              grpo::d_logp(slope), grpo::d_entropy(slope), grpo::d_full_kl(slope));
     using by_shape = detail::head_input<T, T, Reading, std::int32_t, detail::used_by_shape<shape>>;
-    using body = detail::fused_tokens<true, true, by_shape, slopes<std::remove_const_t<decltype(rows)>>, float, Out>;
+    using body = detail::fused_tokens<true, true, by_shape, detail::slopes_in_lane<std::remove_const_t<decltype(rows)>>, float, Out>;
     walk_rows<<<1, 32>>>(body{{z, z, reading, 0, 0, targets, {shape(1, 1)}}, {rows}, {}, nullptr, nullptr, 0}, 0);
 }
 

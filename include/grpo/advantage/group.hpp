@@ -146,14 +146,14 @@ GRPO_HD void find_extent(spread& s, const Members& in, const T* r, std::int64_t 
         if constexpr (Members::all) {
             n += end - begin;
             extremes(r, begin, end, least, greatest);
-            continue;
-        }
-        for (std::int64_t i = begin; i < end; ++i) {
-            if (!in(i)) continue;
-            const double x = static_cast<double>(r[i]);
-            least = x < least ? x : least;
-            greatest = greatest < x ? x : greatest;
-            ++n;
+        } else {
+            for (std::int64_t i = begin; i < end; ++i) {
+                if (!in(i)) continue;
+                const double x = static_cast<double>(r[i]);
+                least = x < least ? x : least;
+                greatest = greatest < x ? x : greatest;
+                ++n;
+            }
         }
     }
     s.n = n;

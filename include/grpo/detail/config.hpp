@@ -15,5 +15,13 @@
 #define GRPO_HD inline
 #endif
 
+// What walks a whole row: a program has each of these once, so that the loops around them keep their registers. A kernel,
+// which has no registers to keep across a call, has them inline.
+#if defined(__CUDACC__)
+#define GRPO_HD_WHOLE __host__ __device__ inline
+#else
+#define GRPO_HD_WHOLE [[gnu::noinline]]
+#endif
+
 // The inline namespace changes only when the layout of a public type does: mixing versions is then a link error.
 namespace grpo::inline v0 {}

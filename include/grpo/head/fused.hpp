@@ -158,6 +158,7 @@ private:
     // Where pass 2 has the probabilities from.
     enum class source { logits, place, scratch };
     static constexpr softmax_wants wants = wanted(WithEntropy, WithKl);
+    using sums = softmax_sums<wants>;
     using row_type = typename Input::row_type;
     template <class V>
     using ref_type = typename Input::template beside_type<WithKl, V>;
@@ -219,6 +220,11 @@ private:
         before.each.past_cache = Source == source::scratch && std::is_same_v<Out, compute> && from.large();
         before.each.scale(s, slope);
         before.each.set_chosen(y, s, slope, chosen);
+        // A device has other rows to work on meanwhile.
+        if constexpr (requires { Team::writes_at_once; }) {
+            finish<V, Source>(team, before);
+            before = {};
+        }
     }
 
     // Pass 1 of a row together with pass 2 of the row before.
@@ -238,20 +244,20 @@ private:
             if (!before.any) {
                 using keep = keep_at<V, compute>;
                 const softmax_step<wants, V, row_type, ref_type<V>, keep> step{here, ref, place, e};
-                return softmax_row(stream<softmax_sums, V>(team, row, step));
+                return softmax_row::of<sums>(stream<sums, V>(team, row, step));
             }
             using keep = keep_in_turn<V, compute, gradient_type<V, Source>>;
             const keep in_turn{place, before.each, here.begin - before.begin()};
             const softmax_step<wants, V, row_type, ref_type<V>, keep> step{here, ref, in_turn, e};
             // Whole lines are those of the gradient that is being written.
             const std::int64_t head = before.row().head;
-            return softmax_row(stream<softmax_sums, V>(team, {here.begin, here.end, head}, step));
+            return softmax_row::of<sums>(stream<sums, V>(team, {here.begin, here.end, head}, step));
         } else {
             using keep = std::conditional_t<Source == source::place, keep_at<V, Out>, keep_nothing>;
             keep kept{};
             if constexpr (Source == source::place) kept = {gradient, 0};
             const softmax_step<wants, V, row_type, ref_type<V>, keep> step{here, ref, kept, e};
-            return softmax_row(stream<softmax_sums, V>(team, row, step, before.row(), before.each));
+            return softmax_row::of<sums>(stream<sums, V>(team, row, step, before.row(), before.each));
         }
     }
 

@@ -54,9 +54,18 @@ GRPO_HD constexpr softmax_wants wanted(bool entropy, bool divergence) {
            (divergence ? softmax_wants::divergence : softmax_wants::log_sum);
 }
 
-// Sums over a part of a row, relative to the reference that the part's exponent ended with.
+// Sums over a part of a row, relative to the reference that the part's exponent ended with: those that are wanted.
+// u = z - log_reference, in units; difference = u - log π_ref.
+template <softmax_wants Wants>
 struct softmax_sums {
-    enum { p, p_u, p_squared, p_difference, sums };  // u = z - log_reference, in units; difference = u - log π_ref
+    static constexpr bool with_u = has(Wants, softmax_wants::entropy);
+    static constexpr bool with_squares = has(Wants, softmax_wants::squares);
+    static constexpr bool with_difference = has(Wants, softmax_wants::divergence);
+    static constexpr int p = 0;
+    static constexpr int p_u = 1;
+    static constexpr int p_squared = p_u + (with_u ? 1 : 0);
+    static constexpr int p_difference = p_squared + (with_squares ? 1 : 0);
+    static constexpr int sums = p_difference + (with_difference ? 1 : 0);
 
     // What lanes and teams hand to each other.
     struct total {
@@ -68,10 +77,10 @@ struct softmax_sums {
         GRPO_HD void rescale(double factor, double new_reference) {
             const double shift = factor > 0 ? log_reference - new_reference : 0.0;
             log_reference = new_reference;
-            sum[p_u] = factor * (sum[p_u] + shift / unit * sum[p]);
-            sum[p_difference] = factor * (sum[p_difference] + shift * sum[p]);
+            if constexpr (with_u) sum[p_u] = factor * (sum[p_u] + shift / unit * sum[p]);
+            if constexpr (with_difference) sum[p_difference] = factor * (sum[p_difference] + shift * sum[p]);
             sum[p] *= factor;
-            sum[p_squared] *= factor * factor;
+            if constexpr (with_squares) sum[p_squared] *= factor * factor;
         }
     };
     template <class V>
@@ -111,18 +120,25 @@ struct softmax_row {
     double divergence = 0;       // KL(π ‖ π_ref)
     bool empty = true;
 
-    softmax_row() = default;
-    GRPO_HD explicit softmax_row(const softmax_sums::total& s) {
-        sum = s.sum[softmax_sums::p];
-        if (sum <= 0) return;  // not where it is NaN
-        empty = false;
-        const double log_sum = ::log(sum);
-        lse = s.log_reference + log_sum;
-        const double h = log_sum - s.unit * (s.sum[softmax_sums::p_u] / sum);
-        entropy = h < 0 ? 0.0 : h;
-        sum_squares = s.sum[softmax_sums::p_squared] / (sum * sum);
-        const double kl = s.sum[softmax_sums::p_difference] / sum - log_sum;
-        divergence = kl < 0 ? 0.0 : kl;
+    // From a softmax_sums::total.
+    template <class Sums>
+    GRPO_HD static softmax_row of(const typename Sums::total& s) {
+        softmax_row row;
+        row.sum = s.sum[Sums::p];
+        if (row.sum <= 0) return row;  // not where it is NaN
+        row.empty = false;
+        const double log_sum = ::log(row.sum);
+        row.lse = s.log_reference + log_sum;
+        if constexpr (Sums::with_u) {
+            const double h = log_sum - s.unit * (s.sum[Sums::p_u] / row.sum);
+            row.entropy = h < 0 ? 0.0 : h;
+        }
+        if constexpr (Sums::with_squares) row.sum_squares = s.sum[Sums::p_squared] / (row.sum * row.sum);
+        if constexpr (Sums::with_difference) {
+            const double kl = s.sum[Sums::p_difference] / row.sum - log_sum;
+            row.divergence = kl < 0 ? 0.0 : kl;
+        }
+        return row;
     }
 
     // log π of an entry with this z; never above 0.
@@ -186,6 +202,7 @@ struct keep_in_turn : keep_at<V, Out> {
 // One step over some positions of a row; see stream().
 template <softmax_wants Wants, class V, class Row, class Ref, class Kept>
 struct softmax_step {
+    using sums = softmax_sums<Wants>;
     // What is rarer than plain logits compiles to less.
     static constexpr int segments =
         Row::reading_type::plain && std::is_same_v<Ref, no_reference> ? Kept::segments : 1;
@@ -226,21 +243,21 @@ struct softmax_step {
             store.keep(at[k], term[k]);
         });
         if constexpr (has(Wants, softmax_wants::entropy)) {
-            add<K>(state.lane[softmax_sums::p_u],
+            add<K>(state.lane[sums::p_u],
                    [&](int k) __attribute__((always_inline)) { return V(term[k] * power.relative(x[k])); });
         }
         if constexpr (has(Wants, softmax_wants::squares)) {
-            add<K>(state.lane[softmax_sums::p_squared],
+            add<K>(state.lane[sums::p_squared],
                    [&](int k) __attribute__((always_inline)) { return V(term[k] * term[k]); });
         }
         if constexpr (has(Wants, softmax_wants::divergence)) {
             const V zero(constant<V>(0));
-            add<K>(state.lane[softmax_sums::p_difference], [&](int k) __attribute__((always_inline)) {
+            add<K>(state.lane[sums::p_difference], [&](int k) __attribute__((always_inline)) {
                 const V difference = power.relative(x[k]) * V(constant<V>(power.unit)) - ref.log_probability(at[k]);
                 return math::select<V>(zero < term[k], V(term[k] * difference), zero);
             });
         }
-        add<K>(state.lane[softmax_sums::p], [&](int k) __attribute__((always_inline)) { return term[k]; });
+        add<K>(state.lane[sums::p], [&](int k) __attribute__((always_inline)) { return term[k]; });
     }
 
 private:
@@ -255,14 +272,9 @@ private:
         total = total + A(tree<K>(x));
     }
     template <class State, class Earlier>
-#if !defined(__CUDACC__)
-    [[gnu::noinline, gnu::cold]]
-#else
-    GRPO_HD
-#endif
-    void raise(State& state, const V& top, const Earlier& earlier) const {
+    [[gnu::cold]] GRPO_HD_WHOLE void raise(State& state, const V& top, const Earlier& earlier) const {
         const double factor = e.raise(lane_max(top));
-        softmax_sums::flush(state);
+        sums::flush(state);
         state.unit = e.unit;
         state.rescale(factor, e.log_reference());
         kept.times(earlier, factor);

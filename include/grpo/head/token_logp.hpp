@@ -40,14 +40,12 @@ GRPO_HD logits_row<T, Reading> row_of(const logits_view<T>& in, const Reading& r
 // A row's softmax in one read; with a reference row, the sums of their divergence as well. Not inlined, like the other
 // functions that walk a whole row: then a program has each of them once.
 template <softmax_wants Wants, class V, class Team, class Row, class Ref = no_reference>
-#if defined(__CUDACC__)
-__host__ __device__
-#endif
-[[gnu::noinline]] softmax_row measure_row(Team& team, const Row& row, const Ref& ref) {
+GRPO_HD_WHOLE softmax_row measure_row(Team& team, const Row& row, const Ref& ref) {
     softmax_exponent<V> e(row.reading.factor);
     if constexpr (requires { e.start(0.0); }) e.start(row.template at<V>(row.begin));
     const softmax_step<Wants, V, Row, Ref, keep_nothing> step{row, ref, {}, e};
-    return softmax_row(stream<softmax_sums, V>(team, span_of<V>(row.data, row.begin, row.end), step));
+    using sums = softmax_sums<Wants>;
+    return softmax_row::of<sums>(stream<sums, V>(team, span_of<V>(row.data, row.begin, row.end), step));
 }
 template <softmax_wants Wants, class V, class Team, class Row, class Ref = no_reference>
 GRPO_HD softmax_row measure(Team& team, const Row& row, const Ref& ref = {}) {
@@ -78,10 +76,7 @@ struct zeros {
 };
 // A row that does not count, or the columns that only pad one.
 template <class V, class Team, class Out>
-#if defined(__CUDACC__)
-__host__ __device__
-#endif
-[[gnu::noinline]] void clear(Team& team, Out* out, std::int64_t begin, std::int64_t end, bool past_cache = false) {
+GRPO_HD_WHOLE void clear(Team& team, Out* out, std::int64_t begin, std::int64_t end, bool past_cache = false) {
     if (begin == end) return;
     sweep<V>(team, span_of<V>(out, begin, end), zeros<V, Out>{out, past_cache});
     if (past_cache) finish_stores<V>();
@@ -168,10 +163,7 @@ struct softmax_arrays {
 
 // A row's gradient, written.
 template <class V, class Team, class Each>
-#if defined(__CUDACC__)
-__host__ __device__
-#endif
-[[gnu::noinline]] void write_gradient(Team& team, const Each& each) {
+GRPO_HD_WHOLE void write_gradient(Team& team, const Each& each) {
     sweep<V>(team, span_of<V>(each.gradient, each.row.begin, each.row.end), each);
 }
 

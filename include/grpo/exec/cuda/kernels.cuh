@@ -25,7 +25,8 @@ __device__ inline place_in_grid my_place(const team_shape& shape) {
 }
 
 template <int Width, class Body>
-__global__ void __launch_bounds__(Width > 1 ? 512 : 1024) walk_rows(const Body body, std::int64_t rows, team_shape shape) {
+__global__ void __launch_bounds__(Width > 1 ? 512 : 1024, Width > 1 ? 2 : 1)
+    walk_rows(const Body body, std::int64_t rows, team_shape shape) {
     __shared__ exchange shared;
     const place_in_grid place = my_place(shape);
     device_team<Width> team(shared, shape, place.block);
@@ -68,7 +69,7 @@ __device__ void add_results(const fold_memory<Result, Total>& to, std::int64_t r
 }
 
 template <class Body, class Result, class Total, class Add>
-__global__ void __launch_bounds__(1024)
+__global__ void __launch_bounds__(512)
     fold_kernel(const Body body, std::int64_t rows, team_shape shape, fold_memory<Result, Total> to, Add add) {
     __shared__ exchange shared;
     const place_in_grid place = my_place(shape);

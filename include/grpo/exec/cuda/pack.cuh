@@ -242,7 +242,7 @@ public:
         const bool first = limit_ * c_ <= lowest_power * 0.5f;
         const double before = static_cast<double>(reference_);
         set(static_cast<float>(top) * c_);
-        return first ? 0.0 : ::exp2(before - static_cast<double>(reference_));
+        return first ? 0.0 : whole_power(static_cast<double>(reference_) - before);
     }
     GRPO_HD void expect(double lse) {
         if (lse > lowest) set(static_cast<float>(lse * log2e));
@@ -272,6 +272,10 @@ private:
 #else
         return ::exp2f(x);
 #endif
+    }
+    // 2^-n for a whole n >= 0.
+    GRPO_HD static double whole_power(double n) {
+        return n < 1000 ? __builtin_bit_cast(double, (1023 - static_cast<std::int64_t>(n)) << 52) : 0.0;
     }
     GRPO_HD void set(float power) {
         reference_ = ::floorf(power);

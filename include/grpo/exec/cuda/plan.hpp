@@ -39,9 +39,8 @@ inline void set_grid(launch_plan& plan, std::int64_t rows) {
 inline launch_plan plan_rows(const device_facts& facts, std::int64_t rows, std::int64_t entries, bool may_cluster) {
     launch_plan plan;
     const std::int64_t mean = rows > 0 ? entries / rows : 0;
-    plan.lanes = power_of_2_from(mean / 4, 1024);
-    if (may_cluster && facts.capability >= 90 && plan.lanes == 1024) {
-        plan.lanes = 512;
+    plan.lanes = power_of_2_from(mean / 4, may_cluster ? 512 : 1024);
+    if (may_cluster && facts.capability >= 90 && plan.lanes == 512) {
         const std::int64_t wanted = std::int64_t{2} * facts.multiprocessors;
         while (plan.blocks < 8 && rows * plan.blocks * 2 <= wanted && mean / plan.blocks >= 4096) plan.blocks *= 2;
     }

@@ -71,6 +71,7 @@ public:
     template <class T>
     using vector = std::conditional_t<Width == 1 || !std::is_same_v<T, float>, T, float_pack<Width>>;
 
+    static constexpr bool writes_at_once = true;
     int worker = 0;
 
     __device__ device_team(detail::exchange& shared, const detail::team_shape& shape, int block)
@@ -130,7 +131,7 @@ public:
     __device__ auto stream(const detail::span& row, F&& f, const detail::span& other, G&& g) const {
         sweep<V>(other, g);
         constexpr std::int64_t width = cursor<V>::lanes;
-        constexpr int K = 4;
+        constexpr int K = 2;
         typename Monoid::template state<V> mine;
         f.begin(mine);
         const nothing_earlier none{};

@@ -1,0 +1,125 @@
+// What run.py times: the library's functions behind a C interface. Pointers are device addresses; 0 is success.
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <string>
+
+#include <grpo/advantage.hpp>
+#include <grpo/exec/cuda.cuh>
+#include <grpo/grpo.hpp>
+
+namespace {
+
+using grpo::bfloat16;
+using grpo::view;
+
+std::string last_error;
+
+template <class F>
+int guarded(F&& f) {
+    try {
+        f();
+        return 0;
+    } catch (const std::exception& e) {
+        last_error = e.what();
+        return 1;
+    }
+}
+
+// An executor over the first part of a workspace, the rest of which is for the function.
+struct workplace {
+    grpo::cuda gpu;
+    view<std::byte> rest;
+
+    workplace(void* stream, void* memory, long long bytes, std::int64_t rows)
+        : gpu(static_cast<cudaStream_t>(stream), {static_cast<std::byte*>(memory), grpo::cuda::workspace_bytes(rows)}),
+          rest(static_cast<std::byte*>(memory) + grpo::cuda::workspace_bytes(rows), bytes - grpo::cuda::workspace_bytes(rows)) {}
+};
+
+__global__ void write_loss(const grpo::loss_result* result, double denominator, double* loss) {
+    *loss = result->loss(denominator);
+}
+void finish(const workplace& at, const grpo::loss_result* result, double denominator, double* loss) {
+    write_loss<<<1, 1, 0, at.gpu.stream()>>>(result, denominator, loss);
+}
+
+auto clip_and_kl() {
+    return grpo::objective{grpo::clipped{.low = 0.2, .high = 0.2} + 0.04 * grpo::kl{}, grpo::aggregation::token_mean()};
+}
+auto sequence_ratio() { return grpo::objective{grpo::gspo{}, grpo::aggregation::token_mean()}; }
+
+}  // namespace
+
+extern "C" {
+
+const char* grpo_last_error() { return last_error.c_str(); }
+
+long long grpo_workspace_bytes(long long tokens, long long vocabulary) {
+    return grpo::cuda::workspace_bytes(tokens) + grpo::evaluate_logits_workspace(0, tokens, vocabulary);
+}
+
+int grpo_token_logp(void* stream, void* ws, long long bytes, const void* logits, const int* targets, long long n,
+                    long long v, float* logp, float* entropy) {
+    return guarded([&] {
+        const workplace at(stream, ws, bytes, 1);
+        const view z(static_cast<const bfloat16*>(logits), n * v);
+        grpo::token_logp(at.gpu, grpo::logits(z, n, v), view(targets, n), {}, view(logp, n), view(entropy, entropy == nullptr ? 0 : n));
+    });
+}
+
+int grpo_evaluate_logits(void* stream, void* ws, long long bytes, int sequence_level, void* logits, const int* targets,
+                         const unsigned char* mask, const float* logp_old, const float* logp_ref, const float* advantage,
+                         long long sequences, long long length, long long v, void* gradient, double* loss) {
+    return guarded([&] {
+        const std::int64_t n = sequences * length;
+        const workplace at(stream, ws, bytes, sequences);
+        const auto shape = grpo::padded(sequences, length).where(view(mask, n));
+        const auto batch = grpo::batch(shape, grpo::logp_old(view(logp_old, n)), grpo::logp_ref(view(logp_ref, n)),
+                                       grpo::advantage(grpo::by_sequence(view(advantage, sequences))));
+        const view z(static_cast<const bfloat16*>(logits), n * v);
+        const view g(static_cast<bfloat16*>(gradient), n * v);
+        const auto denominator = static_cast<double>(n);
+        const auto run = [&](const auto& objective) {
+            finish(at, grpo::evaluate_logits(at.gpu, objective, grpo::logits(z, n, v), view(targets, n), {}, batch, denominator,
+                                             g, at.rest), denominator, loss);
+        };
+        if (sequence_level != 0) run(sequence_ratio());
+        else run(clip_and_kl());
+    });
+}
+
+int grpo_token_loss(void* stream, void* ws, long long bytes, const float* logp, const float* logp_old, const float* logp_ref,
+                    const unsigned char* mask, const float* advantage, long long sequences, long long length, float* d_logp,
+                    double* loss) {
+    return guarded([&] {
+        const std::int64_t n = sequences * length;
+        const workplace at(stream, ws, bytes, sequences);
+        const auto shape = grpo::padded(sequences, length).where(view(mask, n));
+        const auto batch = grpo::batch(shape, grpo::logp(view(logp, n)), grpo::logp_old(view(logp_old, n)),
+                                       grpo::logp_ref(view(logp_ref, n)), grpo::advantage(grpo::by_sequence(view(advantage, sequences))));
+        const auto denominator = static_cast<double>(n);
+        finish(at, grpo::evaluate(at.gpu, clip_and_kl(), batch, denominator, grpo::d_logp(view(d_logp, n))), denominator, loss);
+    });
+}
+
+int grpo_gae(void* stream, void* ws, long long bytes, const float* reward, const float* value, long long sequences,
+             long long length, double gamma, double lambda, float* advantage, float* returns) {
+    return guarded([&] {
+        const std::int64_t n = sequences * length;
+        const workplace at(stream, ws, bytes, sequences);
+        const grpo::gae_inputs<float> in{.reward = {reward, n}, .value = {value, n}};
+        grpo::gae(at.gpu, grpo::padded(sequences, length), in, {.gamma = gamma, .lambda = lambda}, view(advantage, n),
+                  view(returns, n));
+    });
+}
+
+int grpo_group_normalise(void* stream, void* ws, long long bytes, const float* reward, long long groups, long long size,
+                         float* advantage) {
+    return guarded([&] {
+        const std::int64_t n = groups * size;
+        const workplace at(stream, ws, bytes, 1);
+        grpo::group_normalised(at.gpu, grpo::padded(groups, size), view(reward, n), view(advantage, n));
+    });
+}
+
+}
