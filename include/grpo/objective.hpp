@@ -122,6 +122,20 @@ struct add_loss {
     GRPO_HD static void merge(loss_result& total, const loss_result& later) { total.merge(later); }
 };
 
+// "logp gradient", as errors call an output.
+template <class Tag>
+struct gradient_name {
+    char text[64] = {};
+    constexpr gradient_name() {
+        int n = 0;
+        for (const char* from : {Tag::name, " gradient"}) {
+            while (*from != 0 && n < 63) text[n++] = *from++;
+        }
+    }
+};
+template <class Tag>
+inline constexpr gradient_name<Tag> name_of_gradient{};
+
 // Pointers that an executor of another memory cannot follow.
 template <class Exec, class Batch, class... Outputs>
 problem check_batch_reach(const Exec& exec, const char* function, const Batch& b, unsigned used, const Outputs&... outputs) {
@@ -131,7 +145,7 @@ problem check_batch_reach(const Exec& exec, const char* function, const Batch& b
             if (!p) p = check_reach(exec, function, named(argument, data));
         };
         b.each_input(used, reach);
-        (reach(Outputs::tag::name, outputs.data), ...);
+        (reach(name_of_gradient<typename Outputs::tag>.text, outputs.data), ...);
         if constexpr (requires { b.layout.mask; }) reach("mask", b.layout.mask);
         if constexpr (requires { b.layout.cu; }) reach("cu_seqlens", b.layout.cu);
     }

@@ -121,11 +121,11 @@ auto evaluate(Exec&& exec, const Loss& loss, const world<T, S>& w, bool with_gra
     std::vector<std::byte> memory(
         static_cast<std::size_t>(grpo::evaluate_logits_workspace(exec.size(), w.rows(), w.vocabulary)));
     const grpo::view<Out> gradient(o.gradient.data() + offset, static_cast<std::int64_t>(w.z.size()));
-    o.result = grpo::evaluate_logits(exec, loss, w.logits(), w.target, w.options, batch, o.denominator,
-                                     with_gradient ? gradient : grpo::view<Out>{}, grpo::view(memory),
-                                     {.logp = grpo::view(o.logp), .entropy = grpo::view(o.entropy),
-                                      .full_kl = grpo::view(o.full_kl)},
-                                     w.reference());
+    o.result = random_batch::arrived(
+        grpo::evaluate_logits(exec, loss, w.logits(), w.target, w.options, batch, o.denominator,
+                              with_gradient ? gradient : grpo::view<Out>{}, grpo::view(memory),
+                              {.logp = grpo::view(o.logp), .entropy = grpo::view(o.entropy), .full_kl = grpo::view(o.full_kl)},
+                              w.reference()));
     o.gradient.erase(o.gradient.begin(), o.gradient.begin() + static_cast<std::ptrdiff_t>(offset));
     o.gradient.resize(w.z.size());
     return o;
@@ -136,9 +136,9 @@ grpo::loss_result evaluate_in_place(Exec&& exec, const Loss& loss, world<T, S>& 
     const auto batch = w.batch();
     std::vector<std::byte> memory(
         static_cast<std::size_t>(grpo::evaluate_logits_workspace(exec.size(), w.rows(), w.vocabulary)));
-    return grpo::evaluate_logits(exec, loss, w.logits(), w.target, w.options, batch,
-                                 loss.over.denominator(grpo::count(batch.layout)), grpo::view(w.z), grpo::view(memory), {},
-                                 w.reference());
+    return random_batch::arrived(grpo::evaluate_logits(
+        exec, loss, w.logits(), w.target, w.options, batch, loss.over.denominator(grpo::count(batch.layout)), grpo::view(w.z),
+        grpo::view(memory), {}, w.reference()));
 }
 
 // "" if a loss of padded rows is that of the same rows without padding, whose gradient is +0.0 there.

@@ -82,6 +82,18 @@ arrays<T> make(const std::vector<int>& lengths, std::uint64_t seed, double activ
     return a;
 }
 
+// What an executor of another memory returns is an address, where the result will be once `arrive` has waited for it.
+inline void (*arrive)() = [] {};
+template <class Result>
+Result arrived(const Result& r) {
+    return r;
+}
+template <class Result>
+Result arrived(const Result* r) {
+    arrive();
+    return *r;
+}
+
 // A loss with all its derivatives.
 template <class T>
 struct outcome {
@@ -100,8 +112,8 @@ outcome<T> evaluate_loss(Exec&& exec, const Loss& loss, const arrays<T>& a, cons
     r.d_logp.assign(n, T(77));
     r.d_entropy.assign(n, T(77));
     r.d_values.assign(n, T(77));
-    r.result = grpo::evaluate(exec, loss, a.batch(shape), r.denominator, grpo::d_logp(r.d_logp),
-                              grpo::d_entropy(r.d_entropy), grpo::d_values(r.d_values));
+    r.result = arrived(grpo::evaluate(exec, loss, a.batch(shape), r.denominator, grpo::d_logp(r.d_logp),
+                                      grpo::d_entropy(r.d_entropy), grpo::d_values(r.d_values)));
     return r;
 }
 

@@ -15,6 +15,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <mutex>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -66,9 +69,37 @@ inline problem check_stream([[maybe_unused]] cudaStream_t stream, [[maybe_unused
     return {};
 }
 
+// How many clusters of blocks (or blocks) of a kernel a device runs at once: asked once for each.
+template <class Kernel>
+int clusters_at_once(const cudaLaunchConfig_t& config, Kernel* kernel, const launch_plan& plan, int device) {
+    static std::mutex guard;
+    static std::map<std::tuple<Kernel*, int, int, int>, int> known;
+    const std::lock_guard lock(guard);
+    int& count = known[{kernel, device, plan.threads, plan.blocks}];
+    if (count > 0) return count;
+    if (plan.blocks > 1) {
+        require(cuda_problem("cuda", "cudaOccupancyMaxActiveClusters", cudaOccupancyMaxActiveClusters(&count, kernel, &config)));
+    } else {
+        int multiprocessors = 0;
+        require(cuda_problem("cuda", "cudaDeviceGetAttribute",
+                             cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device)));
+        require(cuda_problem("cuda", "cudaOccupancyMaxActiveBlocksPerMultiprocessor",
+                             cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, plan.threads, config.dynamicSmemBytes)));
+        count *= multiprocessors;
+    }
+    if (count == 0) require(complain("cuda", "device", "%d cannot run clusters of %d blocks", device, plan.blocks));
+    return count;
+}
+
 template <class Kernel, class... Arguments>
-void launch(cudaStream_t stream, const launch_plan& plan, Kernel* kernel, const Arguments&... arguments) {
+void launch(cudaStream_t stream, const launch_plan& plan, int device, Kernel* kernel, const Arguments&... arguments) {
     cudaLaunchConfig_t config{};
+    if (plan.ahead) {
+        config.dynamicSmemBytes = static_cast<std::size_t>(plan.threads) * ring_bytes;
+        require(cuda_problem("cuda", "cudaFuncSetAttribute",
+                             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                  static_cast<int>(config.dynamicSmemBytes))));
+    }
     config.gridDim = dim3(static_cast<unsigned>(plan.grid));
     config.blockDim = dim3(static_cast<unsigned>(plan.threads));
     config.stream = stream;
@@ -79,6 +110,10 @@ void launch(cudaStream_t stream, const launch_plan& plan, Kernel* kernel, const 
     cluster.val.clusterDim.z = 1;
     config.attrs = &cluster;
     config.numAttrs = plan.blocks > 1 ? 1 : 0;
+    if (plan.resident) {
+        const auto most = static_cast<unsigned>(clusters_at_once(config, kernel, plan, device) * plan.blocks);
+        if (config.gridDim.x > most) config.gridDim.x = most;
+    }
     require(cuda_problem("cuda", "the launch of a kernel", cudaLaunchKernelEx(&config, kernel, arguments...)));
 }
 
@@ -123,12 +158,9 @@ public:
     void teams(std::int64_t rows, const Body& body) const {
         if (rows <= 0) return;
         if constexpr (requires { Body::long_rows; }) {
-            constexpr bool reads_again = requires { body.pieces(); };
-            const std::int64_t of_logits = body.from.in.rows;
-            const auto plan = detail::plan_long_rows(facts_, rows, of_logits > 0 ? body.entries() / of_logits : 0, reads_again);
-            run(plan, detail::walk_rows<8, Body>, body, rows);
+            walk_long(body);
         } else {
-            run(detail::plan_rows(facts_, rows, entries_of(body), false), detail::walk_rows<1, Body>, body, rows);
+            run(detail::plan_rows(facts_, rows, entries_of(body), false), detail::walk_rows<Body>, body, rows);
         }
     }
 
@@ -180,9 +212,25 @@ private:
         if constexpr (requires { body.entries(); }) return body.entries();
         return 0;
     }
+    template <class Body>
+    void walk_long(const Body& body) const {
+        const std::int64_t rows = body.from.in.rows;
+        const std::int64_t columns = body.from.in.vocabulary;
+        using storage = typename decltype(body.from)::storage;
+        // What is rarer than plain logits compiles to less.
+        constexpr bool plain = decltype(body.from)::row_type::reading_type::plain;
+        if constexpr (requires { body.keeps_rows(); } && plain && sizeof(storage) <= 4) {
+            constexpr std::int64_t packs = 2 * detail::ring_steps<storage>;
+            const auto plan = detail::plan_long_rows(facts_, rows, columns, packs, body.keeps_rows());
+            if (plan.ahead) return run(plan, detail::walk_long_rows<true, Body>, body, rows);
+            run(plan, detail::walk_long_rows<false, Body>, body, rows);
+        } else {
+            run(detail::plan_long_rows(facts_, rows, columns, 0, false), detail::walk_long_rows<false, Body>, body, rows);
+        }
+    }
     template <class Kernel, class Body, class... More>
     void run(const detail::launch_plan& plan, Kernel* kernel, const Body& body, std::int64_t rows, const More&... more) const {
-        detail::launch(stream_, plan, kernel, body, rows, detail::team_shape{plan.lanes, plan.blocks}, more...);
+        detail::launch(stream_, plan, facts_.device, kernel, body, rows, detail::team_shape{plan.lanes, plan.blocks}, more...);
     }
 
     cudaStream_t stream_;

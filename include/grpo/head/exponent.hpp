@@ -22,6 +22,8 @@ class softmax_exponent {
 public:
     // Whether raise() multiplies by powers of 2 alone, so that a stored p loses nothing by it.
     static constexpr bool moves_exactly = false;
+    // Whether p of -inf is 0 without clamped().
+    static constexpr bool takes_infinities = false;
 
     // NaN and -inf have no use as a factor; it is at least the least positive float.
     GRPO_HD explicit softmax_exponent(double factor)
@@ -65,5 +67,11 @@ private:
     double exact_factor_;
     double top_ = lowest;
 };
+
+// An exponent that moves rarely begins near an entry of its row.
+template <class Exponent>
+GRPO_HD void start_near([[maybe_unused]] Exponent& e, [[maybe_unused]] double x) {
+    if constexpr (requires { e.start(x); }) e.start(x);
+}
 
 }  // namespace grpo::inline v0::detail

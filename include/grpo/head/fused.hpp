@@ -14,6 +14,8 @@
 
 #include <grpo/detail/config.hpp>
 #include <grpo/exec/serial.hpp>
+#include <grpo/head/gradient.hpp>
+#include <grpo/head/input.hpp>
 #include <grpo/head/logits.hpp>
 #include <grpo/head/softmax.hpp>
 #include <grpo/head/token_logp.hpp>
@@ -49,8 +51,8 @@ struct slopes_of_token {
     void (*call)(const void* rows, Team& team, std::int64_t row, std::int64_t tokens, std::int64_t i);
 
     template <class C>
-    softmax_slopes operator()(Team& team, const token_values<C>&, const token_arrays<C>& token, std::int64_t row,
-                              std::int64_t tokens, std::int64_t i) const {
+    GRPO_HD softmax_slopes operator()(Team& team, const token_values<C>&, const token_arrays<C>& token, std::int64_t row,
+                                      std::int64_t tokens, std::int64_t i) const {
         call(rows, team, row, tokens, i);
         return {static_cast<double>(token.d_logp[i]), static_cast<double>(token.d_entropy[i]),
                 static_cast<double>(token.d_kl[i])};
@@ -112,6 +114,12 @@ struct used_by_shape {
         return low;
     }
     GRPO_HD row_use operator()(std::int64_t i) const { return in_row(i, row_that_ends_after(i)); }
+    // For positions that rise: `row` is the sequence of the one before, negative at first.
+    GRPO_HD row_use operator()(std::int64_t i, std::int64_t& row) const {
+        if (row < 0) row = row_that_ends_after(i);
+        while (row < layout.rows() && layout.end(row) <= i) ++row;
+        return in_row(i, row);
+    }
     GRPO_HD row_use in_row(std::int64_t i, std::int64_t row) const {
         if (row >= layout.rows() || i < layout.begin(row)) return row_use::outside;
         return layout.active(cursor<float>{i}) ? row_use::active : row_use::masked;
@@ -122,6 +130,7 @@ template <bool WithEntropy, bool WithKl, class Input, class Slopes, class C, cla
 struct fused_tokens {
     static constexpr std::int64_t chunk = 8;
     static constexpr bool long_rows = true;
+    GRPO_HD static constexpr bool keeps_rows() { return true; }
     using compute = typename Input::compute;
 
     Input from;  // whose `uses` is a used_by_shape
@@ -154,6 +163,35 @@ struct fused_tokens {
         }
     }
 
+    // Rows of logits [first, last), those that follow under way meanwhile. A team of a device has other teams to wait with:
+    // it writes a row as soon as it may.
+    template <class Team>
+    GRPO_HD void range(Team& team, std::int64_t first, std::int64_t last) const {
+        using V = typename Team::template vector<compute>;
+        constexpr source from_logits = source::logits;
+        upcoming_rows<V, Input> order(from, first, last);
+        auto rows = team.template ahead<V>(from.in.data.data(), order);
+        target_entry next;
+        order.next(next);
+        sequence_of_token sequence;
+        for (std::int64_t i = first; i < last; ++i) {
+            const row_use use = find(team, sequence, from.position(i));
+            if (use == row_use::masked) skip<V>(team, i);
+            if (use != row_use::active) continue;
+            const target_entry target = next;
+            const row_type here = from.row(i);
+            const ref_type<V> ref = from.template beside<WithKl, V>(team, i);
+            const span row = span_of<V>(here.data, here.begin, here.end);
+            softmax_exponent<V> e(here.reading.factor);
+            start_near(e, target.y);
+            const softmax_step<wants, V, row_type, ref_type<V>, keep_nothing> step{here, ref, {}, e};
+            const softmax_row s = softmax_row::of<sums>(rows.template measure<sums>(row, step));
+            const auto each = evaluated<V, from_logits>(team, i, sequence, here, ref, target, s, rows.writes(row, target.at));
+            order.next(next);
+            rows.sweep(row, each);
+        }
+    }
+
 private:
     // Where pass 2 has the probabilities from.
     enum class source { logits, place, scratch };
@@ -177,19 +215,26 @@ private:
         GRPO_HD span row() const { return any ? span_of<V>(each.gradient, each.row.begin, each.row.end) : span{}; }
     };
 
+    // Where a token stands among the sequences.
+    struct sequence_of_token {
+        std::int64_t row = -1;
+        std::int64_t tokens = 0;  // that count
+    };
+    template <class Team>
+    GRPO_HD row_use find(Team& team, sequence_of_token& at, std::int64_t position) const {
+        std::int64_t row = at.row;
+        const row_use use = from.uses(position, row);
+        if (row != at.row) at = {row, row < from.uses.layout.rows() ? count_active(team, from.uses.layout, row) : 0};
+        return use;
+    }
+
     template <class V, source Source, class Team>
     GRPO_HD void walk(Team& team, std::int64_t first, std::int64_t last) const {
         unfinished<V, Source> before;
-        std::int64_t row = from.uses.row_that_ends_after(from.position(first));
-        std::int64_t tokens = row < from.uses.layout.rows() ? count_active(team, from.uses.layout, row) : 0;
+        sequence_of_token sequence;
         for (std::int64_t i = first; i < last; ++i) {
-            const std::int64_t position = from.position(i);
-            while (row < from.uses.layout.rows() && from.uses.layout.end(row) <= position) {
-                row += 1;
-                tokens = row < from.uses.layout.rows() ? count_active(team, from.uses.layout, row) : 0;
-            }
-            const row_use use = from.uses.in_row(position, row);
-            if (use == row_use::active) one<V, Source>(team, i, row, tokens, before);
+            const row_use use = find(team, sequence, from.position(i));
+            if (use == row_use::active) one<V, Source>(team, i, sequence, before);
             if (use == row_use::masked) skip<V>(team, i);
         }
         finish<V, Source>(team, before);
@@ -197,42 +242,44 @@ private:
     }
 
     template <class V, source Source, class Team>
-    GRPO_HD void one(Team& team, std::int64_t i, std::int64_t row, std::int64_t tokens, unfinished<V, Source>& before) const {
+    GRPO_HD void one(Team& team, std::int64_t i, const sequence_of_token& sequence, unfinished<V, Source>& before) const {
         const row_type here = from.row(i);
         const ref_type<V> ref = from.template beside<WithKl, V>(team, i);
-        const std::int64_t chosen = from.chosen(i);
-        const std::int64_t t = from.position(i);
         // Before the lanes meet in measure_beside(), and so before any of them writes over it.
-        const double y = here.template at<V>(chosen);
-        const softmax_row s = measure_beside<V, Source>(team, here, ref, before, y);
+        const target_entry target = from.template target_of<V>(i);
+        const softmax_row s = measure_beside<V, Source>(team, here, ref, before);
+        before.each = evaluated<V, Source>(team, i, sequence, here, ref, target, s);
+        before.any = true;
+    }
+
+    // What a token's softmax means to the loss; its gradient, ready to be written.
+    template <class V, source Source, class Team>
+    GRPO_HD gradient_type<V, Source> evaluated(Team& team, std::int64_t i, const sequence_of_token& sequence,
+                                               const row_type& here, const ref_type<V>& ref, const target_entry& target,
+                                               const softmax_row& s, bool writes_target = true) const {
+        const std::int64_t t = from.position(i);
         const double factor = softmax_exponent<V>(here.reading.factor).factor();
-        const token_values<C> value{static_cast<C>(s.log_probability(y * factor)), static_cast<C>(s.entropy),
+        const token_values<C> value{static_cast<C>(s.log_probability(target.y * factor)), static_cast<C>(s.entropy),
                                     static_cast<C>(s.divergence)};
         if (team.leader()) {
             token.logp[t] = value.logp;
             if (WithEntropy) token.entropy[t] = value.entropy;
             if (WithKl) token.kl[t] = value.kl;
         }
-        const softmax_slopes slope = slopes(team, value, token, row, tokens, t);
+        const softmax_slopes slope = slopes(team, value, token, sequence.row, sequence.tokens, t);
         clear<V>(team, gradient, here.end, here.begin + from.in.vocabulary);
-        before.any = true;
-        before.each = gradient_type<V, Source>(here, gradient, ref);
-        before.each.past_cache = Source == source::scratch && std::is_same_v<Out, compute> && from.large();
-        before.each.scale(s, slope);
-        before.each.set_chosen(y, s, slope, chosen);
-        // A device has other rows to work on meanwhile.
-        if constexpr (requires { Team::writes_at_once; }) {
-            finish<V, Source>(team, before);
-            before = {};
-        }
+        gradient_type<V, Source> each(here, gradient, ref);
+        each.past_cache = Source == source::scratch && std::is_same_v<Out, compute> && from.large();
+        each.scale(s, slope);
+        if (writes_target) each.set_chosen(target.y, s, slope, target.at);
+        return each;
     }
 
     // Pass 1 of a row together with pass 2 of the row before.
     template <class V, source Source, class Team>
     GRPO_HD softmax_row measure_beside(Team& team, const row_type& here, const ref_type<V>& ref,
-                                       unfinished<V, Source>& before, [[maybe_unused]] double y) const {
+                                       unfinished<V, Source>& before) const {
         softmax_exponent<V> e(here.reading.factor);
-        if constexpr (requires { e.start(y); }) e.start(y);
         const span row = span_of<V>(here.data, here.begin, here.end);
         if constexpr (Source == source::scratch) {
             // Column 0 lies so far into the worker's row that its whole lines are those of the gradient's first row.

@@ -30,7 +30,7 @@ struct reference_row {
     // log π_ref of the positions beside `at`.
     template <class Cursor>
     GRPO_HD V log_probability(const Cursor& at) const {
-        const Cursor there = at.at(at.i + apart);
+        const auto there = at.at(at.i + apart);
         there.prefetch(row.data);
         return detail::fma(e.relative(row(there)), V(constant<V>(e.unit)), V(constant<V>(e.log_reference() - lse)));
     }
@@ -48,11 +48,21 @@ GRPO_HD constexpr bool has(softmax_wants set, softmax_wants one) {
 GRPO_HD constexpr softmax_wants operator|(softmax_wants a, softmax_wants b) {
     return static_cast<softmax_wants>(static_cast<unsigned>(a) | static_cast<unsigned>(b));
 }
-
 GRPO_HD constexpr softmax_wants wanted(bool entropy, bool divergence) {
     return (entropy ? softmax_wants::entropy : softmax_wants::log_sum) |
            (divergence ? softmax_wants::divergence : softmax_wants::log_sum);
 }
+
+// What Σ p u is counted in.
+template <bool Kept>
+struct unit_of {
+    double unit = 1;
+    GRPO_HD void count_in(double x) { unit = x; }
+};
+template <>
+struct unit_of<false> {
+    GRPO_HD void count_in(double) {}
+};
 
 // Sums over a part of a row, relative to the reference that the part's exponent ended with: those that are wanted.
 // u = z - log_reference, in units; difference = u - log π_ref.
@@ -68,16 +78,15 @@ struct softmax_sums {
     static constexpr int sums = p_difference + (with_difference ? 1 : 0);
 
     // What lanes and teams hand to each other.
-    struct total {
+    struct total : unit_of<with_u> {
         double sum[sums] = {};
         double log_reference = lowest;
-        double unit = 1;
 
         // To another reference, whose p are `factor` times as large.
         GRPO_HD void rescale(double factor, double new_reference) {
             const double shift = factor > 0 ? log_reference - new_reference : 0.0;
             log_reference = new_reference;
-            if constexpr (with_u) sum[p_u] = factor * (sum[p_u] + shift / unit * sum[p]);
+            if constexpr (with_u) sum[p_u] = factor * (sum[p_u] + shift / this->unit * sum[p]);
             if constexpr (with_difference) sum[p_difference] = factor * (sum[p_difference] + shift * sum[p]);
             sum[p] *= factor;
             if constexpr (with_squares) sum[p_squared] *= factor * factor;
@@ -116,7 +125,8 @@ struct softmax_row {
     double lse = lowest;
     double entropy = 0;
     double sum_squares = 0;
-    double sum = 0;  // Σ p: 1 / sum times a stored p is π
+    double sum = 0;  // Σ p: 1 / sum times a p below this reference is π
+    double log_reference = 0;
     double divergence = 0;       // KL(π ‖ π_ref)
     bool empty = true;
 
@@ -127,6 +137,7 @@ struct softmax_row {
         row.sum = s.sum[Sums::p];
         if (row.sum <= 0) return row;  // not where it is NaN
         row.empty = false;
+        row.log_reference = s.log_reference;
         const double log_sum = ::log(row.sum);
         row.lse = s.log_reference + log_sum;
         if constexpr (Sums::with_u) {
@@ -206,6 +217,8 @@ struct softmax_step {
     // What is rarer than plain logits compiles to less.
     static constexpr int segments =
         Row::reading_type::plain && std::is_same_v<Ref, no_reference> ? Kept::segments : 1;
+    static constexpr bool clamps =
+        !softmax_exponent<V>::takes_infinities || has(Wants, softmax_wants::entropy) || has(Wants, softmax_wants::divergence);
     const Row& row;
     const Ref& ref;
     Kept kept;
@@ -214,7 +227,7 @@ struct softmax_step {
     // For teams whose exponent begins with a reference.
     template <class State>
     GRPO_HD void begin(State& state) const {
-        state.unit = e.unit;
+        state.count_in(e.unit);
         state.log_reference = e.log_reference();
     }
 
@@ -238,7 +251,7 @@ struct softmax_step {
         const softmax_exponent<V> power = e;
         V term[K];
         repeat<K>([&](int k) __attribute__((always_inline)) {
-            x[k] = power.clamped(x[k]);
+            if constexpr (clamps) x[k] = power.clamped(x[k]);
             term[k] = power(x[k]);
             store.keep(at[k], term[k]);
         });
@@ -275,123 +288,9 @@ private:
     [[gnu::cold]] GRPO_HD_WHOLE void raise(State& state, const V& top, const Earlier& earlier) const {
         const double factor = e.raise(lane_max(top));
         sums::flush(state);
-        state.unit = e.unit;
+        state.count_in(e.unit);
         state.rescale(factor, e.log_reference());
         kept.times(earlier, factor);
-    }
-};
-
-// dL/dlogit = g (onehot - π) - h π (log π + H) + k π (log π - log π_ref - KL), times the slope of z in the logit: the
-// slopes of a loss in the log-probability of the target, the entropy and the full KL.
-struct softmax_slopes {
-    double logp = 0;
-    double entropy = 0;
-    double kl = 0;
-};
-
-// One position of a row's gradient. From p stored in the output's place, or from the logits.
-template <bool WithEntropy, bool Stored, class V, class Row, class Ref, class Out>
-struct softmax_gradient {
-    static constexpr bool WithKl = !std::is_same_v<Ref, no_reference>;
-    static constexpr int segments = Row::reading_type::plain && !WithKl ? 8 : 1;
-    Row row;
-    Ref ref;
-    Out* gradient;
-    bool past_cache;      // a large gradient in memory of its own
-    std::int64_t chosen;  // position of the target; outside of the row: none
-    double of_chosen;     // its gradient
-    softmax_exponent<V> e;
-    V constant_part;
-    V of_u;
-    V of_difference;
-
-    GRPO_HD softmax_gradient() : softmax_gradient(Row{}, nullptr, Ref{}) {}
-    GRPO_HD softmax_gradient(const Row& r, Out* out, const Ref& q)
-        : row(r), ref(q), gradient(out), past_cache(false), chosen(-1), of_chosen(0), e(r.reading.factor), constant_part(constant<V>(0)),
-          of_u(constant<V>(0)), of_difference(constant<V>(0)) {}
-
-    // Before the first write of any lane. `target`: its position; outside of the row there is none.
-    template <class Team>
-    GRPO_HD void prepare(Team& team, const softmax_row& s, const softmax_slopes& slope, std::int64_t target) {
-        scale(s, slope);
-        if (target < row.begin || target >= row.end) return;
-        set_chosen(known_to_all<V>(team, row, target), s, slope, target);
-    }
-    GRPO_HD void scale(const softmax_row& s, const softmax_slopes& slope) {
-        const double factor = e.factor();
-        if (!Stored) e.expect(s.empty ? 0.0 : s.lse);
-        const double by = s.empty ? 0.0 : Stored ? factor / s.sum : factor * ::exp(e.log_reference() - s.lse);
-        const double shift = s.lse - e.log_reference();
-        double sum = -slope.logp;
-        if (WithEntropy) sum -= slope.entropy * (s.entropy - shift);
-        if (WithKl) sum -= slope.kl * (shift + s.divergence);
-        constant_part = V(constant<V>(by * sum));
-        of_u = V(constant<V>(-by * slope.entropy * e.unit));
-        of_difference = V(constant<V>(by * slope.kl));
-    }
-    // y: the target's entry as the row reads it.
-    GRPO_HD void set_chosen(double y, const softmax_row& s, const softmax_slopes& slope, std::int64_t target) {
-        using E = element_t<V>;
-        chosen = target;
-        of_chosen = 0;
-        const double factor = e.factor();
-        const double log_p = s.log_probability(y * factor);
-        const double p = ::exp(log_p);
-        if (s.empty) return;
-        double d = -slope.logp * ::expm1(log_p);
-        if (WithEntropy && p > 0) d -= slope.entropy * p * (log_p + s.entropy);
-        if constexpr (WithKl) {
-            if (p > 0) d += slope.kl * p * (log_p - ref.log_probability_at(target) - s.divergence);
-        }
-        of_chosen = d * factor * static_cast<double>(row.reading.template slope<E>(static_cast<E>(y)));
-    }
-
-    // From the p that the row's place holds, or from the logits.
-    template <class Cursor>
-    GRPO_HD void operator()(const Cursor& at) const {
-        if constexpr (Stored) {
-            put(at, at.load(gradient));
-        } else {
-            at.prefetch(row.data);
-            write(at, from_logits(at));
-        }
-    }
-    // From a stored p.
-    template <class Cursor>
-    GRPO_HD void put(const Cursor& at, const V& p) const {
-        const V d = p * constant_part;
-        if (past_cache) {
-            at.store_past_cache(gradient, d);
-            fix_chosen(at);
-        } else {
-            write(at, d);
-        }
-    }
-
-private:
-    template <class Cursor>
-    GRPO_HD void write(const Cursor& at, const V& d) const {
-        at.store(gradient, d);
-        fix_chosen(at);
-    }
-    template <class Cursor>
-    GRPO_HD void fix_chosen(const Cursor& at) const {
-        if (at.i <= chosen && chosen < at.i + at.count) gradient[chosen] = static_cast<Out>(of_chosen);
-    }
-    template <class Cursor>
-    GRPO_HD V from_logits(const Cursor& at) const {
-        const V x = row(at);
-        const V y = e.clamped(x);
-        const V p = e(y);
-        V sum = constant_part;
-        if constexpr (WithEntropy) sum = sum + of_u * e.relative(y);
-        if constexpr (WithKl) {
-            sum = sum + of_difference * (e.relative(y) * V(constant<V>(e.unit)) - ref.log_probability(at));
-        }
-        V d = p * sum;
-        if constexpr (WithKl) d = math::select<V>(V(constant<V>(0)) < p, d, V(constant<V>(0)));
-        if constexpr (!Row::reading_type::plain) d = d * row.reading.slope(y);
-        return d;
     }
 };
 

@@ -6,6 +6,8 @@
 
 #include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
+#include <grpo/head/gradient.hpp>
+#include <grpo/head/input.hpp>
 #include <grpo/head/logits.hpp>
 #include <grpo/head/softmax.hpp>
 #include <grpo/shape.hpp>
@@ -30,36 +32,6 @@ struct softmax_saved {
 
 namespace detail {
 
-template <class T, class Reading>
-GRPO_HD logits_row<T, Reading> row_of(const logits_view<T>& in, const Reading& reading, std::int64_t columns,
-                                      std::int64_t row) {
-    const std::int64_t begin = padded(in.rows, in.vocabulary, in.stride).begin(row);
-    return {in.data.data(), begin, begin + columns, reading};
-}
-
-// A row's softmax in one read; with a reference row, the sums of their divergence as well. Not inlined, like the other
-// functions that walk a whole row: then a program has each of them once.
-template <softmax_wants Wants, class V, class Team, class Row, class Ref = no_reference>
-GRPO_HD_WHOLE softmax_row measure_row(Team& team, const Row& row, const Ref& ref) {
-    softmax_exponent<V> e(row.reading.factor);
-    if constexpr (requires { e.start(0.0); }) e.start(row.template at<V>(row.begin));
-    const softmax_step<Wants, V, Row, Ref, keep_nothing> step{row, ref, {}, e};
-    using sums = softmax_sums<Wants>;
-    return softmax_row::of<sums>(stream<sums, V>(team, span_of<V>(row.data, row.begin, row.end), step));
-}
-template <softmax_wants Wants, class V, class Team, class Row, class Ref = no_reference>
-GRPO_HD softmax_row measure(Team& team, const Row& row, const Ref& ref = {}) {
-    // Rows that are read in a rarer way have one function for all that can be wanted.
-    constexpr softmax_wants rare = softmax_wants::entropy | softmax_wants::squares;
-    return measure_row<Row::reading_type::plain ? Wants : (Wants | rare), V>(team, row, ref);
-}
-
-// Whether an output of so many entries is larger than what a cache may keep for whoever reads it next.
-template <class Out>
-GRPO_HD bool exceeds_cache(std::int64_t entries) {
-    return entries * static_cast<std::int64_t>(sizeof(Out)) > (std::int64_t{16} << 20);
-}
-
 // +0.0, past the cache or through it.
 template <class V, class Out>
 struct zeros {
@@ -81,61 +53,6 @@ GRPO_HD_WHOLE void clear(Team& team, Out* out, std::int64_t begin, std::int64_t 
     sweep<V>(team, span_of<V>(out, begin, end), zeros<V, Out>{out, past_cache});
     if (past_cache) finish_stores<V>();
 }
-
-// What becomes of a row of logits.
-enum class row_use {
-    active,
-    masked,   // not read; what is computed of it is +0.0
-    outside,  // between the rows of a shape: nothing is written either
-};
-
-// The rows of logits that count: by the logits' own mask.
-struct used_by_mask {
-    const std::uint8_t* mask;
-    GRPO_HD row_use operator()(std::int64_t i) const {
-        return mask == nullptr || mask[i] != 0 ? row_use::active : row_use::masked;
-    }
-};
-
-// Which logits a body reads, and how.
-template <class T, class R, class Reading, class Index, class Uses>
-struct head_input {
-    logits_view<T> in;
-    logits_view<R> reference;  // read by bodies with a divergence alone
-    Reading reading;
-    std::int64_t columns;
-    std::int64_t first_token;
-    const Index* target;
-    Uses uses;
-    const std::int64_t* positions = nullptr;  // of the rows, rising, if they are some of many; null: row i is position i
-
-    using storage = T;
-    using compute = head_compute<T>;
-    using row_type = logits_row<T, Reading>;
-    template <bool WithKl, class V>
-    using beside_type = std::conditional_t<WithKl, reference_row<V, logits_row<R, Reading>>, no_reference>;
-
-    // Where a row of logits stands among the tokens: the index of everything that has one entry per token.
-    GRPO_HD std::int64_t position(std::int64_t i) const { return positions == nullptr ? i : positions[i]; }
-    GRPO_HD row_type row(std::int64_t i) const { return row_of(in, reading, columns, i); }
-    // The entry of row i's target.
-    GRPO_HD std::int64_t chosen(std::int64_t i) const {
-        return in.layout().begin(i) + static_cast<std::int64_t>(target[position(i)]) - first_token;
-    }
-    GRPO_HD bool large() const { return exceeds_cache<T>(in.layout().extent()); }
-    // The reference's row beside row i, measured unless its log Σ e^z is known.
-    template <bool WithKl, class V, class Team>
-    GRPO_HD beside_type<WithKl, V> beside([[maybe_unused]] Team& team, [[maybe_unused]] std::int64_t i,
-                                          [[maybe_unused]] const double* known = nullptr) const {
-        if constexpr (WithKl) {
-            const auto r = row_of(reference, reading, columns, i);
-            const double lse = known != nullptr ? known[position(i)] : measure<softmax_wants::log_sum, V>(team, r).lse;
-            return beside_type<true, V>(r, r.begin - in.layout().begin(i), lse);
-        } else {
-            return {};
-        }
-    }
-};
 
 // One entry per token, each left out if null: what of a row's softmax is wanted, and what of it is saved for the way back.
 template <class Out>
@@ -173,31 +90,71 @@ struct logp_rows {
     softmax_arrays<Out> out;
 
     static constexpr bool long_rows = true;
+    GRPO_HD static constexpr bool keeps_rows() { return false; }
     GRPO_HD std::int64_t entries() const { return from.in.layout().extent(); }
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t i) const {
         using V = typename Team::template vector<typename Input::compute>;
         const std::int64_t token = from.position(i);
         const row_use use = from.uses(token);
-        if (use != row_use::active) {
-            softmax_row nothing;
-            nothing.lse = 0;
-            if (use == row_use::masked && team.leader()) out.write(token, 0.0, nothing, 0.0);
-            return;
-        }
+        if (use != row_use::active) return skip(team, token, use);
         const auto row = from.row(i);
-        const auto ref = from.template beside<has(Wants, softmax_wants::divergence), V>(team, i);
+        const auto ref = from.template beside<WithKl, V>(team, i);
         const softmax_row s = measure<Wants, V>(team, row, ref);
         if (!team.leader()) return;
-        const std::int64_t chosen = out.logp == nullptr ? -1 : from.chosen(i);
-        double log_probability = lowest;  // of a target in another slice
-        if (chosen >= row.begin && chosen < row.end) {
-            const double factor = softmax_exponent<V>(row.reading.factor).factor();
-            log_probability = s.log_probability(row.template at<V>(chosen) * factor);
+        write<V>(token, row, ref, s, out.logp == nullptr ? target_entry{} : from.template target_of<V>(i));
+    }
+    // Rows [first, last), those that follow under way meanwhile.
+    template <class Team>
+    GRPO_HD void range(Team& team, std::int64_t first, std::int64_t last) const {
+        using V = typename Team::template vector<typename Input::compute>;
+        upcoming_rows<V, Input> order(from, first, last);
+        auto rows = team.template ahead<V>(from.in.data.data(), order);
+        target_entry next = target_after(order);
+        std::int64_t sequence = -1;
+        for (std::int64_t i = first; i < last; ++i) {
+            const std::int64_t token = from.position(i);
+            const row_use use = from.uses(token, sequence);
+            if (use != row_use::active) {
+                skip(team, token, use);
+                continue;
+            }
+            const target_entry target = next;
+            const auto row = from.row(i);
+            using ref_type = typename Input::template beside_type<WithKl, V>;
+            const ref_type ref = from.template beside<WithKl, V>(team, i);
+            softmax_exponent<V> e(row.reading.factor);
+            start_near(e, target.y);
+            next = target_after(order);
+            const softmax_step<Wants, V, typename Input::row_type, ref_type, keep_nothing> step{row, ref, {}, e};
+            using sums = softmax_sums<Wants>;
+            const softmax_row s =
+                softmax_row::of<sums>(rows.template pass<sums>(span_of<V>(row.data, row.begin, row.end), step));
+            if (team.leader()) write<V>(token, row, ref, s, target);
         }
-        double lse_ref = 0;
-        if constexpr (has(Wants, softmax_wants::divergence)) lse_ref = ref.lse;
-        out.write(token, log_probability, s, lse_ref);
+    }
+
+private:
+    static constexpr bool WithKl = has(Wants, softmax_wants::divergence);
+
+    template <class Order>
+    GRPO_HD target_entry target_after(Order& order) const {
+        target_entry entry;
+        if (out.logp != nullptr) order.next(entry);
+        return entry;
+    }
+    template <class Team>
+    GRPO_HD void skip(Team& team, std::int64_t token, row_use use) const {
+        softmax_row nothing;
+        nothing.lse = 0;
+        if (use == row_use::masked && team.leader()) out.write(token, 0.0, nothing, 0.0);
+    }
+    template <class V, class Row, class Ref>
+    GRPO_HD void write(std::int64_t token, const Row& row, const Ref& ref, const softmax_row& s, const target_entry& target) const {
+        const double log_probability =  // -inf in another slice, or nowhere
+            inside(row, target) ? s.log_probability(target.y * softmax_exponent<V>(row.reading.factor).factor()) : -HUGE_VAL;
+        if constexpr (WithKl) out.write(token, log_probability, s, ref.lse);
+        else out.write(token, log_probability, s, 0.0);
     }
 };
 
@@ -219,39 +176,94 @@ struct d_logits_rows {
     Out* gradient;
 
     static constexpr bool long_rows = true;
+    GRPO_HD bool keeps_rows() const { return !known(); }
     GRPO_HD std::int64_t entries() const { return from.in.layout().extent(); }
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t i) const {
         using V = typename Team::template vector<typename Input::compute>;
         const std::int64_t token = from.position(i);
         const row_use use = from.uses(token);
-        if (use == row_use::outside) return;
+        if (use == row_use::masked) skip<V>(team, i);
+        if (use != row_use::active) return;
         const auto row = from.row(i);
-        if (use == row_use::masked) return clear<V>(team, gradient, row.begin, row.begin + from.in.vocabulary, from.large());
         const auto ref = from.template beside<WithKl, V>(team, i, saved.lse_ref);
-        const softmax_row s = of_row<V>(team, row, ref, token);
-        using ref_type = typename Input::template beside_type<WithKl, V>;
-        softmax_gradient<WithEntropy, false, V, typename Input::row_type, ref_type, Out> each(row, gradient, ref);
-        each.prepare(team, s, {entry(d_logp, token), entry(d_entropy, token), entry(d_kl, token)},
-                     d_logp == nullptr ? row.end : from.chosen(i));
+        const softmax_row s = known() ? of(token) : measure<wanted(WithEntropy, WithKl), V>(team, row, ref);
+        gradient_type<V> each(row, gradient, ref);
+        each.prepare(team, s, slopes(token), d_logp == nullptr ? row.end : from.chosen(i));
         write_gradient<V>(team, each);
         clear<V>(team, gradient, row.end, row.begin + from.in.vocabulary);
     }
+    // Rows [first, last), those that follow under way meanwhile.
+    template <class Team>
+    GRPO_HD void range(Team& team, std::int64_t first, std::int64_t last) const {
+        using V = typename Team::template vector<typename Input::compute>;
+        upcoming_rows<V, Input> order(from, first, last);
+        auto rows = team.template ahead<V>(from.in.data.data(), order);
+        target_entry next = target_after(order);
+        std::int64_t sequence = -1;
+        for (std::int64_t i = first; i < last; ++i) {
+            const std::int64_t token = from.position(i);
+            const row_use use = from.uses(token, sequence);
+            if (use == row_use::masked) skip<V>(team, i);
+            if (use != row_use::active) continue;
+            const target_entry target = next;
+            const auto row = from.row(i);
+            const ref_type<V> ref = from.template beside<WithKl, V>(team, i, saved.lse_ref);
+            const span where = span_of<V>(row.data, row.begin, row.end);
+            softmax_row s;
+            if (known()) {
+                s = of(token);
+            } else {
+                constexpr softmax_wants wants = wanted(WithEntropy, WithKl);
+                using sums = softmax_sums<wants>;
+                softmax_exponent<V> e(row.reading.factor);
+                start_near(e, target.y);
+                const softmax_step<wants, V, typename Input::row_type, ref_type<V>, keep_nothing> step{row, ref, {}, e};
+                s = softmax_row::of<sums>(rows.template measure<sums>(where, step));
+            }
+            gradient_type<V> each(row, gradient, ref);
+            const softmax_slopes slope = slopes(token);
+            each.scale(s, slope);
+            if (inside(row, target) && rows.writes(where, target.at)) each.set_chosen(target.y, s, slope, target.at);
+            next = target_after(order);
+            if (known()) rows.visit(where, each);
+            else rows.sweep(where, each);
+            clear<V>(team, gradient, row.end, row.begin + from.in.vocabulary);
+        }
+    }
 
 private:
+    template <class V>
+    using ref_type = typename Input::template beside_type<WithKl, V>;
+    template <class V>
+    using gradient_type = softmax_gradient<WithEntropy, false, V, typename Input::row_type, ref_type<V>, Out>;
+
+    template <class V, class Team>
+    GRPO_HD void skip(Team& team, std::int64_t i) const {
+        const std::int64_t begin = from.in.layout().begin(i);
+        clear<V>(team, gradient, begin, begin + from.in.vocabulary, from.large());
+    }
+    template <class Order>
+    GRPO_HD target_entry target_after(Order& order) const {
+        target_entry entry;
+        if (d_logp != nullptr) order.next(entry);
+        return entry;
+    }
+    GRPO_HD softmax_slopes slopes(std::int64_t token) const {
+        return {entry(d_logp, token), entry(d_entropy, token), entry(d_kl, token)};
+    }
     GRPO_HD static double entry(const G* values, std::int64_t i) {
         return values == nullptr ? 0.0 : static_cast<double>(values[i]);
     }
-    template <class V, class Team, class Row, class Ref>
-    GRPO_HD softmax_row of_row(Team& team, const Row& row, const Ref& ref, std::int64_t i) const {
-        if (saved.lse == nullptr || (WithEntropy && saved.entropy == nullptr) || (WithKl && saved.kl == nullptr)) {
-            return measure<wanted(WithEntropy, WithKl), V>(team, row, ref);
-        }
+    GRPO_HD bool known() const {
+        return saved.lse != nullptr && (!WithEntropy || saved.entropy != nullptr) && (!WithKl || saved.kl != nullptr);
+    }
+    GRPO_HD softmax_row of(std::int64_t token) const {
         softmax_row s;
-        s.lse = saved.lse[i];
+        s.lse = saved.lse[token];
         s.empty = s.lse <= lowest;
-        if constexpr (WithEntropy) s.entropy = saved.entropy[i];
-        if constexpr (WithKl) s.divergence = saved.kl[i];
+        if constexpr (WithEntropy) s.entropy = saved.entropy[token];
+        if constexpr (WithKl) s.divergence = saved.kl[token];
         return s;
     }
 };
@@ -292,16 +304,6 @@ problem check_outputs(const char* function, const softmax_outputs<Out>& out, std
     return first_of(check_per_row(function, "logp", out.logp, rows), check_per_row(function, "entropy", out.entropy, rows),
                     check_per_row(function, "sum_squares", out.sum_squares, rows),
                     check_per_row(function, "lse", out.lse, rows));
-}
-
-// Calls f with what a body reads, under the reading that the options ask for.
-template <class T, class R, class Index, class Uses, class F>
-void with_input(const logits_view<T>& in, const logits_view<R>& reference, const Index* target, const head_options& options,
-                const Uses& uses, F&& f, const std::int64_t* positions = nullptr) {
-    with_reading(options, [&]<class Reading>(const Reading& reading) {
-        f(head_input<T, R, Reading, Index, Uses>{in, reference, reading, options.columns(in.vocabulary),
-                                                 options.first_token, target, uses, positions});
-    });
 }
 
 }  // namespace detail

@@ -34,6 +34,7 @@ class softmax_exponent<xsimd::batch<float, A>> {
 
 public:
     static constexpr bool moves_exactly = true;
+    static constexpr bool takes_infinities = false;
 
     GRPO_HD explicit softmax_exponent(double factor)
         : c_(static_cast<float>(factor * log2e_32)),

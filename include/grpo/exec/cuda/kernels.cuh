@@ -24,15 +24,30 @@ __device__ inline place_in_grid my_place(const team_shape& shape) {
             static_cast<std::int64_t>(gridDim.x) / shape.blocks * in_block, static_cast<int>(blockIdx.x) % shape.blocks};
 }
 
-template <int Width, class Body>
-__global__ void __launch_bounds__(Width > 1 ? 512 : 1024, Width > 1 ? 2 : 1)
-    walk_rows(const Body body, std::int64_t rows, team_shape shape) {
-    __shared__ exchange shared;
+template <class Body>
+__global__ void __launch_bounds__(1024) walk_rows(const Body body, std::int64_t rows, team_shape shape) {
+    using team_type = device_team<1>;
+    __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);
-    device_team<Width> team(shared, shape, place.block);
-    if (shape.blocks > 1) cluster_barrier();  // every block of the cluster is there
-    team.worker = static_cast<int>(place.team);
+    team_type team(shared, shape, place.block);
     for (std::int64_t row = place.team; row < rows; row += place.teams) body(team, row);
+}
+
+// Rows of logits: each team has as many, one after the other. Ahead: with a ring in shared memory.
+template <bool Ahead, class Body>
+__global__ void __launch_bounds__(256, 2) walk_long_rows(const Body body, std::int64_t rows, team_shape shape) {
+    using team_type = device_team<8, Ahead>;
+    __shared__ typename team_type::exchange shared;
+    const place_in_grid place = my_place(shape);
+    team_type team(shared, shape, place.block);
+    if (shape.blocks > 1) cluster_barrier();  // every block of the cluster is there
+    const std::int64_t first = place.team * rows / place.teams;
+    const std::int64_t last = (place.team + 1) * rows / place.teams;
+    if constexpr (requires { body.range(team, first, last); }) {
+        body.range(team, first, last);
+    } else {
+        for (std::int64_t row = first; row < last; ++row) body(team, row);
+    }
     if (shape.blocks > 1) cluster_barrier();  // a block's shared memory outlives those who write to it
 }
 
@@ -71,9 +86,10 @@ __device__ void add_results(const fold_memory<Result, Total>& to, std::int64_t r
 template <class Body, class Result, class Total, class Add>
 __global__ void __launch_bounds__(512)
     fold_kernel(const Body body, std::int64_t rows, team_shape shape, fold_memory<Result, Total> to, Add add) {
-    __shared__ exchange shared;
+    using team_type = device_team<1>;
+    __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);
-    device_team<1> team(shared, shape, place.block);
+    team_type team(shared, shape, place.block);
     if (shape.blocks > 1) cluster_barrier();
     for (std::int64_t row = place.team; row < rows; row += place.teams) {
         const Result result = body(team, row);

@@ -223,6 +223,7 @@ class softmax_exponent<float_pack<N>> {
     static constexpr float lowest_power = -1e30f;
 
 public:
+    static constexpr bool takes_infinities = true;
     static constexpr bool moves_exactly = false;  // p are not kept: the second pass has the logits in a cache
 
     GRPO_HD explicit softmax_exponent(double factor) : c_(static_cast<float>(factor * log2e)), reference_(0) {
@@ -247,6 +248,9 @@ public:
     GRPO_HD void expect(double lse) {
         if (lse > lowest) set(static_cast<float>(lse * log2e));
     }
+
+    // Goes on with a reference that another one had.
+    GRPO_HD void resume(double log_reference) { set(::rintf(static_cast<float>(log_reference * log2e))); }
 
     GRPO_HD static pack greater(const pack& a, const pack& b) {
         return pack::each([&](int k) { return a.v[k] < b.v[k] ? b.v[k] : a.v[k]; });

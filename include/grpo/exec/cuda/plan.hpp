@@ -19,6 +19,8 @@ struct launch_plan {
     int blocks = 1;  // per team: a cluster, if more than one
     int threads = 256;
     std::int64_t grid = 1;
+    bool ahead = false;     // with a ring
+    bool resident = false;  // no more blocks than run at once: teams have many rows each, in a row
 };
 
 inline int power_of_2_from(std::int64_t x, int most) {
@@ -49,15 +51,23 @@ inline launch_plan plan_rows(const device_facts& facts, std::int64_t rows, std::
     return plan;
 }
 
-// Bodies over rows of logits, in packs of eight: clusters keep few enough rows under way that a second pass finds them in
-// the cache.
-inline launch_plan plan_long_rows(const device_facts& facts, std::int64_t rows, std::int64_t mean, bool reads_again) {
+// Bodies over rows of logits, in packs of eight, two blocks to a multiprocessor. With a ring for rows to come, which devices
+// of capability 9.0 and more have the shared memory for: clusters of blocks hold a row together, so that its second pass,
+// if there is one, reads no memory. Without: second passes hope for a cache.
+inline constexpr int long_row_threads = 256;
+inline launch_plan plan_long_rows(const device_facts& facts, std::int64_t rows, std::int64_t columns, std::int64_t packs_in_ring,
+                                  bool keeps_rows) {
     launch_plan plan;
-    const std::int64_t packs = mean / 8;
-    plan.lanes = power_of_2_from(packs / 4, 512);
+    plan.threads = long_row_threads;
+    plan.resident = true;
+    const std::int64_t packs = columns / 8 + 1;
+    plan.lanes = power_of_2_from(packs / 4, plan.threads);
     if (plan.lanes < 32) plan.lanes = 32;
-    if (reads_again && facts.capability >= 90) plan.blocks = power_of_2_from(packs / 4096, 8);
-    plan.threads = plan.lanes > 256 || plan.blocks > 1 ? plan.lanes : 256;
+    if (facts.capability >= 90 && packs_in_ring > 0) {
+        const std::int64_t wanted = packs_in_ring - packs_in_ring / 4;  // the rest is for what follows
+        if (keeps_rows && plan.lanes == plan.threads) plan.blocks = power_of_2_from((packs + wanted * plan.lanes - 1) / (wanted * plan.lanes), 8);
+        plan.ahead = !keeps_rows || packs <= (packs_in_ring - 2) * plan.lanes * plan.blocks;
+    }
     set_grid(plan, rows);
     return plan;
 }

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include <grpo/detail/config.hpp>
+#include <grpo/exec/cuda/ahead.cuh>
 #include <grpo/exec/cuda/pack.cuh>
 #include <grpo/exec/serial.hpp>
 #include <grpo/fold.hpp>
@@ -21,8 +22,9 @@ inline constexpr int most_warps = 32;
 inline constexpr int most_blocks = 16;
 
 // What a block's lanes exchange states through, twice over: whoever writes one half knows that the other has been read.
+template <int Slot>  // bytes of a state at most
 struct alignas(16) exchange {
-    static constexpr int slot = 256;  // bytes of a state at most
+    static constexpr int slot = Slot;
     unsigned char warp[2][most_warps][slot];
     unsigned char block[2][most_blocks][slot];
 };
@@ -64,17 +66,19 @@ struct team_shape {
 
 }  // namespace detail
 
-// Width: how many neighbouring floats a lane computes on.
-template <int Width>
+// Width: how many neighbouring floats a lane computes on. Ahead: whether there is a ring for rows to come; see ahead.cuh.
+template <int Width, bool Ahead = false>
 class device_team {
 public:
+    // Packs are for rows of logits alone, whose states are small.
+    using exchange = detail::exchange<(Width > 1 ? 64 : 256)>;
+
     template <class T>
     using vector = std::conditional_t<Width == 1 || !std::is_same_v<T, float>, T, float_pack<Width>>;
 
-    static constexpr bool writes_at_once = true;
     int worker = 0;
 
-    __device__ device_team(detail::exchange& shared, const detail::team_shape& shape, int block)
+    __device__ device_team(exchange& shared, const detail::team_shape& shape, int block)
         : shared_(shared), lanes_(shape.lanes), blocks_(shape.blocks), block_(block),
           lane_(static_cast<int>(threadIdx.x) & (shape.lanes - 1)) {
         const int width = lanes_ < 32 ? lanes_ : 32;
@@ -117,7 +121,7 @@ public:
 
     template <class Monoid, class State>
     __device__ State combine(State mine) const {
-        static_assert(sizeof(State) <= detail::exchange::slot);
+        static_assert(sizeof(State) <= exchange::slot);
         mine = tree<Monoid>(mine, lanes_ < 32 ? lanes_ : 32);
         if (lanes_ <= 32 && blocks_ == 1) return mine;
         const int half = turn_;
@@ -134,7 +138,7 @@ public:
         constexpr int K = 2;
         typename Monoid::template state<V> mine;
         f.begin(mine);
-        const nothing_earlier none{};
+        const detail::nothing_earlier none{};
         const std::int64_t first = row.begin + row.head;
         const std::int64_t packs = (row.end - first) / width;
         const std::int64_t step = size();
@@ -163,6 +167,25 @@ public:
         const auto body = f;
         for (std::int64_t j = lane(); j < packs; j += size()) body(whole_cursor<V>{first + j * width});
         ends<V>(row, first + packs * width, body);
+    }
+
+    // The parts of a row before and after its whole packs.
+    template <class V, class F>
+    __device__ void ends(const detail::span& row, std::int64_t rest, F&& f) const {
+        if constexpr (cursor<V>::lanes > 1) {
+            if (row.head > 0 && lane() == 0) f(cursor<V>{row.begin, static_cast<int>(row.head)});
+            if (rest < row.end && lane() == size() - 1) f(cursor<V>{rest, static_cast<int>(row.end - rest)});
+        }
+    }
+
+    // Rows of logits in turn: upcoming.next(span) is the next one that will be read.
+    template <class V, class T, class Upcoming>
+    __device__ auto ahead([[maybe_unused]] const T* data, [[maybe_unused]] const Upcoming& upcoming) const {
+        if constexpr (Ahead && cursor<V>::lanes == 8) {
+            return detail::rows_ahead<V, T, device_team, Upcoming>(*this, data, upcoming);
+        } else {
+            return detail::rows_in_turn<V, device_team>{*this};
+        }
     }
 
     // From the end, size() positions at a time: an inclusive scan over the lanes, lane 0 at the latest position.
@@ -203,20 +226,6 @@ private:
         V value;
         std::conditional_t<sizeof(V) == 8, std::int64_t, std::int32_t> kept;
     };
-    struct nothing_earlier {
-        template <class F>
-        __device__ void each(F&&) const {}
-    };
-
-    // The parts of a row before and after its whole packs.
-    template <class V, class F>
-    __device__ void ends(const detail::span& row, std::int64_t rest, F&& f) const {
-        if constexpr (cursor<V>::lanes > 1) {
-            if (row.head > 0 && lane() == 0) f(cursor<V>{row.begin, static_cast<int>(row.head)});
-            if (rest < row.end && lane() == size() - 1) f(cursor<V>{rest, static_cast<int>(row.end - rest)});
-        }
-    }
-
     template <class Monoid, class State>
     __device__ State tree(State mine, int width) const {
         for (int half = width / 2; half > 0; half /= 2) {
@@ -305,7 +314,7 @@ private:
         return all(carry);
     }
 
-    detail::exchange& shared_;
+    exchange& shared_;
     int lanes_;
     int blocks_;
     int block_;

@@ -1,0 +1,151 @@
+// The gradient of one row of logits, from its softmax and the slopes of a loss.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include <grpo/detail/config.hpp>
+#include <grpo/head/exponent.hpp>
+#include <grpo/head/softmax.hpp>
+#include <grpo/scalar.hpp>
+
+namespace grpo::inline v0::detail {
+
+// dL/dlogit = g (onehot - π) - h π (log π + H) + k π (log π - log π_ref - KL), times the slope of z in the logit: the
+// slopes of a loss in the log-probability of the target, the entropy and the full KL.
+struct softmax_slopes {
+    double logp = 0;
+    double entropy = 0;
+    double kl = 0;
+};
+
+// One position of a row's gradient. From p stored in the output's place, or from the logits.
+template <bool WithEntropy, bool Stored, class V, class Row, class Ref, class Out>
+struct softmax_gradient {
+    static constexpr bool WithKl = !std::is_same_v<Ref, no_reference>;
+    static constexpr int segments = Row::reading_type::plain && !WithKl ? 8 : 1;
+    Row row;
+    Ref ref;
+    Out* gradient;
+    bool past_cache;      // a large gradient in memory of its own
+    std::int64_t chosen;  // position of the target; outside of the row: none
+    double of_chosen;     // its gradient
+    softmax_exponent<V> e;
+    V constant_part;
+    V of_u;
+    V of_difference;
+
+    GRPO_HD softmax_gradient() : softmax_gradient(Row{}, nullptr, Ref{}) {}
+    GRPO_HD softmax_gradient(const Row& r, Out* out, const Ref& q)
+        : row(r), ref(q), gradient(out), past_cache(false), chosen(-1), of_chosen(0), e(r.reading.factor), constant_part(constant<V>(0)),
+          of_u(constant<V>(0)), of_difference(constant<V>(0)) {}
+
+    // Before the first write of any lane. `target`: its position; outside of the row there is none.
+    template <class Team>
+    GRPO_HD void prepare(Team& team, const softmax_row& s, const softmax_slopes& slope, std::int64_t target) {
+        scale(s, slope);
+        if (target < row.begin || target >= row.end) return;
+        set_chosen(known_to_all<V>(team, row, target), s, slope, target);
+    }
+    GRPO_HD void scale(const softmax_row& s, const softmax_slopes& slope) {
+        const double by = e.factor() * below_reference(s);
+        const double shift = s.lse - e.log_reference();
+        double sum = -slope.logp;
+        if (WithEntropy) sum -= slope.entropy * (s.entropy - shift);
+        if (WithKl) sum -= slope.kl * (shift + s.divergence);
+        constant_part = V(constant<V>(by * sum));
+        of_u = V(constant<V>(-by * slope.entropy * e.unit));
+        of_difference = V(constant<V>(by * slope.kl));
+    }
+    // y: the target's entry as the row reads it.
+    GRPO_HD void set_chosen(double y, const softmax_row& s, const softmax_slopes& slope, std::int64_t target) {
+        using E = element_t<V>;
+        chosen = target;
+        of_chosen = 0;
+        const double factor = e.factor();
+        const double log_p = s.log_probability(y * factor);
+        const double p = ::exp(log_p);
+        if (s.empty) return;
+        double d = -slope.logp * ::expm1(log_p);
+        if (WithEntropy && p > 0) d -= slope.entropy * p * (log_p + s.entropy);
+        if constexpr (WithKl) {
+            if (p > 0) d += slope.kl * p * (log_p - ref.log_probability_at(target) - s.divergence);
+        }
+        of_chosen = d * factor * static_cast<double>(row.reading.template slope<E>(static_cast<E>(y)));
+    }
+
+    // From the p that the row's place holds, or from the logits.
+    template <class Cursor>
+    GRPO_HD void operator()(const Cursor& at) const {
+        if constexpr (Stored) {
+            put(at, at.load(gradient));
+        } else {
+            but_chosen(at);
+            fix_chosen(at);
+        }
+    }
+    // From the logits, the chosen entry like any other; and that entry once more.
+    template <class Cursor>
+    GRPO_HD void but_chosen(const Cursor& at) const {
+        at.prefetch(row.data);
+        at.store(gradient, from_logits(at));
+    }
+    GRPO_HD void fix() const {
+        if (chosen >= 0) gradient[chosen] = static_cast<Out>(of_chosen);
+    }
+    // From a stored p.
+    template <class Cursor>
+    GRPO_HD void put(const Cursor& at, const V& p) const {
+        const V d = p * constant_part;
+        if (past_cache) {
+            at.store_past_cache(gradient, d);
+        } else {
+            at.store(gradient, d);
+        }
+        fix_chosen(at);
+    }
+
+private:
+    // What a p is multiplied by to be π, for the reference that the second pass begins with.
+    GRPO_HD double below_reference(const softmax_row& s) {
+        if constexpr (Stored) {
+            return s.empty ? 0.0 : 1 / s.sum;
+        } else {
+            if (s.empty) {
+                e.expect(0.0);
+                return 0.0;
+            }
+            if constexpr (requires { e.resume(s.log_reference); }) {
+                if (s.sum > 0) {
+                    e.resume(s.log_reference);
+                    return 1 / s.sum;
+                }
+            }
+            e.expect(s.lse);
+            return ::exp(e.log_reference() - s.lse);
+        }
+    }
+    template <class Cursor>
+    GRPO_HD void fix_chosen(const Cursor& at) const {
+        if (at.i <= chosen && chosen < at.i + at.count) gradient[chosen] = static_cast<Out>(of_chosen);
+    }
+    template <class Cursor>
+    GRPO_HD V from_logits(const Cursor& at) const {
+        constexpr bool clamps = !softmax_exponent<V>::takes_infinities || WithEntropy || WithKl;
+        const V x = row(at);
+        const V y = clamps ? e.clamped(x) : x;
+        const V p = e(y);
+        V sum = constant_part;
+        if constexpr (WithEntropy) sum = sum + of_u * e.relative(y);
+        if constexpr (WithKl) {
+            sum = sum + of_difference * (e.relative(y) * V(constant<V>(e.unit)) - ref.log_probability(at));
+        }
+        V d = p * sum;
+        if constexpr (WithKl) d = math::select<V>(V(constant<V>(0)) < p, d, V(constant<V>(0)));
+        if constexpr (!Row::reading_type::plain) d = d * row.reading.slope(y);
+        return d;
+    }
+};
+
+}  // namespace grpo::inline v0::detail

@@ -1,0 +1,137 @@
+// The head on a device: the CPU's log-probabilities, losses and gradients, from every storage, in place and elsewhere.
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <grpo/grpo.hpp>
+
+#include <cuda/on_device.cuh>
+#include <support/head_loss_cases.hpp>
+
+namespace {
+
+using head_loss_cases::world;
+using on_device::close;
+using on_device::difference;
+
+// Vocabularies of less than a pack, of no whole number of packs, of several blocks; gaps between the rows.
+struct size {
+    std::vector<int> lengths;
+    std::int64_t vocabulary, stride;
+};
+const std::vector<size> sizes{{{3, 0, 7, 1}, 5, 5},          {{3, 0, 7, 1}, 37, 39},      {{3, 0, 7, 1}, 1000, 1000},
+                              {{20, 0, 31, 1}, 5003, 5003},  {{20, 31}, 32768, 32768},    {{4, 0, 9}, 70001, 70003},
+                              {{5, 6}, 128256, 128256},      {{3, 2}, 262144, 262144},    {{300, 1, 211}, 640, 640}};
+
+double tolerance_of(float) { return 1e-6; }
+double tolerance_of(double) { return 1e-12; }
+double tolerance_of(grpo::bfloat16) { return 1.0 / 128; }  // one place of the gradient, relative to the largest
+double tolerance_of(grpo::float16) { return 1.0 / 1024; }
+
+template <class T, class S, class Term>
+void check_loss(const on_device::session& device, const size& s, const Term& term, const char* what) {
+    INFO(std::string(what) << " V " << s.vocabulary);
+    const auto w = world<double>(s.lengths, s.vocabulary, s.stride).template as<T, S>();
+    const grpo::objective loss{term, grpo::aggregation::sequence_mean()};
+    const auto host = head_loss_cases::evaluate<T>(grpo::serial{}, loss, w);
+    const auto got = head_loss_cases::evaluate<T>(device.gpu(), loss, w);
+    const double tolerance = std::is_same_v<T, double> ? 1e-12 : 2e-6;
+    CHECK(close(got.loss(), host.loss(), tolerance));
+    CHECK(difference(got.logp, host.logp, tolerance) == "");
+    double largest = 0;
+    for (const T& x : host.gradient) {
+        const double size = std::abs(static_cast<double>(x));
+        if (size < head_loss_cases::sentinel && size > largest) largest = size;
+    }
+    for (std::size_t i = 0; i < host.gradient.size(); ++i) {
+        const double a = static_cast<double>(got.gradient[i]), b = static_cast<double>(host.gradient[i]);
+        if (!(std::abs(a - b) <= tolerance_of(T()) * std::fmax(largest, std::abs(b)))) {
+            FAIL_CHECK(i, ": ", a, " != ", b);
+            break;
+        }
+    }
+    auto place = w;
+    CHECK(close(head_loss_cases::evaluate_in_place(device.gpu(), loss, place).sum, got.result.sum, 0));
+    for (std::int64_t i = 0; i < w.rows(); ++i) {
+        if (std::memcmp(&place.z[w.place(i, 0)], &got.gradient[w.place(i, 0)],
+                        static_cast<std::size_t>(w.vocabulary) * sizeof(T)) != 0) {
+            FAIL_CHECK("in place, row ", i, " differs");
+        }
+    }
+}
+
+// Every storage with one term, and every kind of term with one storage: what a storage does is apart from what a term does.
+template <class T, class S, class Term>
+void check_losses(const Term& term, const char* what) {
+    const on_device::session device;
+    for (const size& s : sizes) check_loss<T, S>(device, s, term, what);
+}
+TEST_CASE("losses from bfloat16 logits") {
+    check_losses<grpo::bfloat16, float>(grpo::clipped{} + 0.04 * grpo::kl{}, "clipped + kl");
+    check_losses<grpo::bfloat16, float>(grpo::gspo{.low = 0.1, .high = 0.1}, "gspo");
+}
+TEST_CASE("losses from float16 logits") { check_losses<grpo::float16, float>(grpo::clipped{}, "clipped"); }
+TEST_CASE("losses from float logits, with entropy and full KL") {
+    check_losses<float, float>(grpo::clipped{} + 0.3 * grpo::exact_kl{} + 0.01 * grpo::entropy_bonus{}, "entropy, full KL");
+}
+TEST_CASE("losses from double logits") { check_losses<double, double>(grpo::clipped{}, "clipped"); }
+
+// token_logp(), d_logits() and full_kl() on shaped logits: a softcap, a scale, columns that pad, masked rows of NaN.
+template <class T>
+void check_rows() {
+    const on_device::session device;
+    for (const size& s : sizes) {
+        INFO("V " << s.vocabulary);
+        auto w = head_loss_cases::padded(world<double>(s.lengths, s.vocabulary, s.stride).template as<T, float>(),
+                                         s.vocabulary - s.vocabulary / 5);
+        w.options.softcap = 1.7;
+        w.options.scale = 0.9;
+        const std::size_t n = w.a.tokens();
+        for (std::int64_t i = 0; i < w.rows(); ++i) {
+            for (std::int64_t c = 0; c < w.vocabulary && w.a.mask[static_cast<std::size_t>(i)] == 0; ++c) w.z[w.place(i, c)] = T(NAN);
+        }
+        struct outputs {
+            std::vector<float> logp, entropy, squares, kl;
+            std::vector<double> lse;
+            std::vector<T> gradient;
+        };
+        const auto run = [&](const auto& exec) {
+            const std::vector<float> one(n, 9.0f);
+            outputs o{one, one, one, one, std::vector<double>(n, 9.0), std::vector<T>(w.z.size(), T(9.0f))};
+            const auto in = w.logits().where(w.a.mask);
+            grpo::token_logp(exec, in, w.target, w.options,
+                             grpo::softmax_outputs<float>{grpo::view(o.logp), grpo::view(o.entropy), grpo::view(o.squares),
+                                                          grpo::view(o.lse)});
+            grpo::d_logits(exec, in, w.target, w.options, grpo::view<const float>(o.logp), grpo::view<const float>(o.entropy),
+                           grpo::view(o.gradient));
+            grpo::full_kl(exec, in, w.reference(), w.options, grpo::view(o.kl));
+            random_batch::arrive();
+            return o;
+        };
+        const outputs host = run(grpo::serial{}), got = run(device.gpu());
+        CHECK(difference(got.logp, host.logp, 2e-6) == "");
+        CHECK(difference(got.entropy, host.entropy, 2e-6) == "");
+        CHECK(difference(got.squares, host.squares, 2e-6) == "");
+        CHECK(difference(got.lse, host.lse, 2e-6) == "");
+        CHECK(difference(got.kl, host.kl, 2e-6) == "");
+        CHECK(difference(got.gradient, host.gradient, 2 * tolerance_of(T())) == "");
+    }
+}
+TEST_CASE("rows of shaped logits") {
+    check_rows<grpo::bfloat16>();
+}
+
+TEST_CASE("a target outside the vocabulary has the log-probability -inf, and nothing is read for it") {
+    const on_device::session device;
+    auto w = world<double>({3, 4}, 129).as<float, float>();
+    w.target[2] = 1000000000;
+    std::vector<float> logp(7, 9.0f);
+    grpo::token_logp(device.gpu(), w.logits(), w.target, w.options, grpo::softmax_outputs<float>{.logp = grpo::view(logp)});
+    device.wait();
+    CHECK(logp[2] == -INFINITY);
+    CHECK(std::isfinite(logp[3]));
+}
+
+}  // namespace
