@@ -213,6 +213,11 @@ private:
         return 0;
     }
     template <class Body>
+    static bool writes_packs(const Body& body) {
+        if constexpr (requires { body.writes_packs(); }) return body.writes_packs();
+        return true;
+    }
+    template <class Body>
     void walk_long(const Body& body) const {
         const std::int64_t rows = body.from.in.rows;
         const std::int64_t columns = body.from.in.vocabulary;
@@ -221,7 +226,8 @@ private:
         constexpr bool plain = decltype(body.from)::row_type::reading_type::plain;
         if constexpr (requires { body.keeps_rows(); } && plain && sizeof(storage) <= 4) {
             constexpr std::int64_t packs = 2 * detail::ring_steps<storage>;
-            const auto plan = detail::plan_long_rows(facts_, rows, columns, packs, body.keeps_rows());
+            auto plan = detail::plan_long_rows(facts_, rows, columns, packs, body.keeps_rows());
+            plan.ahead = plan.ahead && writes_packs(body);
             if (plan.ahead) return run(plan, detail::walk_long_rows<true, Body>, body, rows);
             run(plan, detail::walk_long_rows<false, Body>, body, rows);
         } else {

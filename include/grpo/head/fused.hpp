@@ -163,12 +163,13 @@ struct fused_tokens {
         }
     }
 
+    // Whether a lane writes the packs that it reads, whole.
+    GRPO_HD bool writes_packs() const { return same_packs(from.in.data.data(), gradient); }
     // Rows of logits [first, last), those that follow under way meanwhile. A team of a device has other teams to wait with:
     // it writes a row as soon as it may.
     template <class Team>
     GRPO_HD void range(Team& team, std::int64_t first, std::int64_t last) const {
         using V = typename Team::template vector<compute>;
-        constexpr source from_logits = source::logits;
         upcoming_rows<V, Input> order(from, first, last);
         auto rows = team.template ahead<V>(from.in.data.data(), order);
         target_entry next;
@@ -180,15 +181,14 @@ struct fused_tokens {
             if (use != row_use::active) continue;
             const target_entry target = next;
             const row_type here = from.row(i);
-            const ref_type<V> ref = from.template beside<WithKl, V>(team, i);
+            gradient_type<V, source::logits> each(here, gradient, from.template beside<WithKl, V>(team, i));
             const span row = span_of<V>(here.data, here.begin, here.end);
-            softmax_exponent<V> e(here.reading.factor);
-            start_near(e, target.y);
-            const softmax_step<wants, V, row_type, ref_type<V>, keep_nothing> step{here, ref, {}, e};
-            const softmax_row s = softmax_row::of<sums>(rows.template measure<sums>(row, step));
-            const auto each = evaluated<V, from_logits>(team, i, sequence, here, ref, target, s, rows.writes(row, target.at));
+            found_row found = conclude<V, false>(team, rows, row, i, sequence, target, each);
+            if (found.overflown) found = conclude<V, true>(team, rows, row, i, sequence, target, each);
             order.next(next);
+            each.take(found.scales, rows.writes(row, target.at) ? target.at : -1);
             rows.sweep(row, each);
+            clear<V>(team, gradient, here.end, here.begin + from.in.vocabulary);
         }
     }
 
@@ -248,31 +248,44 @@ private:
         // Before the lanes meet in measure_beside(), and so before any of them writes over it.
         const target_entry target = from.template target_of<V>(i);
         const softmax_row s = measure_beside<V, Source>(team, here, ref, before);
-        before.each = evaluated<V, Source>(team, i, sequence, here, ref, target, s);
+        gradient_type<V, Source> each(here, gradient, ref);
+        each.past_cache = Source == source::scratch && std::is_same_v<Out, compute> && from.large();
+        each.take(evaluated(team, i, sequence, target, s, each), target.at);
+        clear<V>(team, gradient, here.end, here.begin + from.in.vocabulary);
+        before.each = each;
         before.any = true;
     }
 
-    // What a token's softmax means to the loss; its gradient, ready to be written.
-    template <class V, source Source, class Team>
-    GRPO_HD gradient_type<V, Source> evaluated(Team& team, std::int64_t i, const sequence_of_token& sequence,
-                                               const row_type& here, const ref_type<V>& ref, const target_entry& target,
-                                               const softmax_row& s, bool writes_target = true) const {
+    // What a token's softmax means to the loss, and to its gradient.
+    template <class Team, class Each>
+    GRPO_HD gradient_scales evaluated(Team& team, std::int64_t i, const sequence_of_token& sequence, const target_entry& target,
+                                      const softmax_row& s, const Each& each) const {
         const std::int64_t t = from.position(i);
-        const double factor = softmax_exponent<V>(here.reading.factor).factor();
-        const token_values<C> value{static_cast<C>(s.log_probability(target.y * factor)), static_cast<C>(s.entropy),
+        const token_values<C> value{static_cast<C>(s.log_probability(target.y * each.e.factor())), static_cast<C>(s.entropy),
                                     static_cast<C>(s.divergence)};
         if (team.leader()) {
             token.logp[t] = value.logp;
             if (WithEntropy) token.entropy[t] = value.entropy;
             if (WithKl) token.kl[t] = value.kl;
         }
-        const softmax_slopes slope = slopes(team, value, token, sequence.row, sequence.tokens, t);
-        clear<V>(team, gradient, here.end, here.begin + from.in.vocabulary);
-        gradient_type<V, Source> each(here, gradient, ref);
-        each.past_cache = Source == source::scratch && std::is_same_v<Out, compute> && from.large();
-        each.scale(s, slope);
-        if (writes_target) each.set_chosen(target.y, s, slope, target.at);
-        return each;
+        return each.scales(s, slopes(team, value, token, sequence.row, sequence.tokens, t), target.y, target.at);
+    }
+
+    // Pass 1 of a row in a team of a device, and what follows from it.
+    struct found_row {
+        gradient_scales scales;
+        bool overflown;
+    };
+    template <class V, bool Raises, class Team, class Rows, class Each>
+    GRPO_HD found_row conclude(Team& team, Rows& rows, const span& row, std::int64_t i, const sequence_of_token& sequence,
+                               const target_entry& target, const Each& each) const {
+        softmax_exponent<V> e(each.row.reading.factor);
+        start_near(e, target.y);
+        const softmax_step<wants, V, row_type, ref_type<V>, keep_nothing, Raises> step{each.row, each.ref, {}, e};
+        return team.template conclude<sums>(rows.template measure<sums>(row, step), [&](const typename sums::total& s) {
+            return found_row{evaluated(team, i, sequence, target, softmax_row::of<sums>(s), each),
+                             !Raises && overflown(s.sum[sums::p])};
+        });
     }
 
     // Pass 1 of a row together with pass 2 of the row before.

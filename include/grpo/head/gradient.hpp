@@ -20,6 +20,16 @@ struct softmax_slopes {
     double kl = 0;
 };
 
+// What a row's gradient is made with, once its slopes are known: the same for all its positions.
+struct gradient_scales {
+    double reference = 0;  // of the second pass's exponent: where it resumes, or log Σ e^z
+    double constant = 0;
+    double of_u = 0;
+    double of_difference = 0;
+    double of_chosen = 0;  // the target's own entry
+    bool resumes = false;
+};
+
 // One position of a row's gradient. From p stored in the output's place, or from the logits.
 template <bool WithEntropy, bool Stored, class V, class Row, class Ref, class Out>
 struct softmax_gradient {
@@ -44,35 +54,39 @@ struct softmax_gradient {
     // Before the first write of any lane. `target`: its position; outside of the row there is none.
     template <class Team>
     GRPO_HD void prepare(Team& team, const softmax_row& s, const softmax_slopes& slope, std::int64_t target) {
-        scale(s, slope);
-        if (target < row.begin || target >= row.end) return;
-        set_chosen(known_to_all<V>(team, row, target), s, slope, target);
-    }
-    GRPO_HD void scale(const softmax_row& s, const softmax_slopes& slope) {
-        const double by = e.factor() * below_reference(s);
-        const double shift = s.lse - e.log_reference();
-        double sum = -slope.logp;
-        if (WithEntropy) sum -= slope.entropy * (s.entropy - shift);
-        if (WithKl) sum -= slope.kl * (shift + s.divergence);
-        constant_part = V(constant<V>(by * sum));
-        of_u = V(constant<V>(-by * slope.entropy * e.unit));
-        of_difference = V(constant<V>(by * slope.kl));
+        const bool inside = target >= row.begin && target < row.end;
+        const double y = inside ? known_to_all<V>(team, row, target) : 0.0;
+        take(scales(s, slope, y, inside ? target : -1), inside ? target : -1);
     }
     // y: the target's entry as the row reads it.
-    GRPO_HD void set_chosen(double y, const softmax_row& s, const softmax_slopes& slope, std::int64_t target) {
-        using E = element_t<V>;
-        chosen = target;
-        of_chosen = 0;
-        const double factor = e.factor();
-        const double log_p = s.log_probability(y * factor);
-        const double p = ::exp(log_p);
-        if (s.empty) return;
-        double d = -slope.logp * ::expm1(log_p);
-        if (WithEntropy && p > 0) d -= slope.entropy * p * (log_p + s.entropy);
-        if constexpr (WithKl) {
-            if (p > 0) d += slope.kl * p * (log_p - ref.log_probability_at(target) - s.divergence);
+    GRPO_HD gradient_scales scales(const softmax_row& s, const softmax_slopes& slope, double y, std::int64_t target) const {
+        gradient_scales g;
+        if (!s.empty) {
+            softmax_exponent<V> at = e;
+            g.resumes = resume_or_expect(at, s);
+            g.reference = g.resumes ? s.log_reference : s.lse;
+            const double by = e.factor() * (Stored || g.resumes ? 1 / s.sum : ::exp(at.log_reference() - s.lse));
+            const double shift = s.lse - at.log_reference();
+            double sum = -slope.logp;
+            if (WithEntropy) sum -= slope.entropy * (s.entropy - shift);
+            if (WithKl) sum -= slope.kl * (shift + s.divergence);
+            g.constant = by * sum;
+            g.of_u = -by * slope.entropy * e.unit;
+            g.of_difference = by * slope.kl;
         }
-        of_chosen = d * factor * static_cast<double>(row.reading.template slope<E>(static_cast<E>(y)));
+        if (target >= 0) g.of_chosen = at_target(s, slope, y, target);
+        return g;
+    }
+    GRPO_HD void take(const gradient_scales& g, std::int64_t target) {
+        if constexpr (!Stored) {
+            if (g.resumes) resume(e, g.reference);
+            else e.expect(g.reference);
+        }
+        constant_part = V(constant<V>(g.constant));
+        of_u = V(constant<V>(g.of_u));
+        of_difference = V(constant<V>(g.of_difference));
+        of_chosen = g.of_chosen;
+        chosen = target;
     }
 
     // From the p that the row's place holds, or from the logits.
@@ -107,24 +121,35 @@ struct softmax_gradient {
     }
 
 private:
-    // What a p is multiplied by to be π, for the reference that the second pass begins with.
-    GRPO_HD double below_reference(const softmax_row& s) {
-        if constexpr (Stored) {
-            return s.empty ? 0.0 : 1 / s.sum;
-        } else {
-            if (s.empty) {
-                e.expect(0.0);
-                return 0.0;
+    template <class E>
+    GRPO_HD static void resume([[maybe_unused]] E& at, [[maybe_unused]] double log_reference) {
+        if constexpr (requires { at.resume(log_reference); }) at.resume(log_reference);
+    }
+    // The reference of the second pass: that of the first, if the exponent can and the first pass was of this row now.
+    template <class E>
+    GRPO_HD static bool resume_or_expect(E& at, const softmax_row& s) {
+        if constexpr (Stored) return false;
+        if constexpr (requires { at.resume(s.log_reference); }) {
+            if (s.sum > 0) {
+                at.resume(s.log_reference);
+                return true;
             }
-            if constexpr (requires { e.resume(s.log_reference); }) {
-                if (s.sum > 0) {
-                    e.resume(s.log_reference);
-                    return 1 / s.sum;
-                }
-            }
-            e.expect(s.lse);
-            return ::exp(e.log_reference() - s.lse);
         }
+        at.expect(s.lse);
+        return false;
+    }
+    GRPO_HD double at_target(const softmax_row& s, const softmax_slopes& slope, double y, std::int64_t target) const {
+        using E = element_t<V>;
+        if (s.empty) return 0;
+        const double factor = e.factor();
+        const double log_p = s.log_probability(y * factor);
+        const double p = ::exp(log_p);
+        double d = -slope.logp * ::expm1(log_p);
+        if (WithEntropy && p > 0) d -= slope.entropy * p * (log_p + s.entropy);
+        if constexpr (WithKl) {
+            if (p > 0) d += slope.kl * p * (log_p - ref.log_probability_at(target) - s.divergence);
+        }
+        return d * factor * static_cast<double>(row.reading.template slope<E>(static_cast<E>(y)));
     }
     template <class Cursor>
     GRPO_HD void fix_chosen(const Cursor& at) const {

@@ -43,6 +43,12 @@ GRPO_HD bool exceeds_cache(std::int64_t entries) {
     return entries * static_cast<std::int64_t>(sizeof(Out)) > (std::int64_t{16} << 20);
 }
 
+// Whether packs of eight that are whole in one array are so at the same positions of another.
+template <class A, class B>
+GRPO_HD bool same_packs(const A* a, const B* b) {
+    return (reinterpret_cast<std::uintptr_t>(a) / sizeof(A) - reinterpret_cast<std::uintptr_t>(b) / sizeof(B)) % 8 == 0;
+}
+
 // What becomes of a row of logits.
 enum class row_use {
     active,

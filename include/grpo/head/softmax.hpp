@@ -105,20 +105,27 @@ struct softmax_sums {
         }
     }
     GRPO_HD static void merge(total& a, const total& other) {
+        if (a.log_reference == other.log_reference) return add(a, other);
         if (other.sum[p] == 0) return;  // nothing there yet, whatever its reference
         if (a.sum[p] == 0) {
             a = other;
             return;
         }
         total b = other;
-        if (a.log_reference != b.log_reference) {
-            const double top = a.log_reference < b.log_reference ? b.log_reference : a.log_reference;
-            a.rescale(::exp(a.log_reference - top), top);
-            b.rescale(::exp(b.log_reference - top), top);
-        }
+        const double top = a.log_reference < b.log_reference ? b.log_reference : a.log_reference;
+        a.rescale(::exp(a.log_reference - top), top);
+        b.rescale(::exp(b.log_reference - top), top);
+        add(a, b);
+    }
+
+private:
+    GRPO_HD static void add(total& a, const total& b) {
         for (int k = 0; k < sums; ++k) a.sum[k] += b.sum[k];
     }
 };
+
+// Whether a Σ p of floats may have overflown, or what goes with it: 2^100, or NaN.
+GRPO_HD bool overflown(double sum) { return !(sum < 1.2676506002282294e30); }
 
 // The softmax of a row: log Σ e^z, H = lse - Σ π z, Σ π², Σ π log(π / π_ref). `empty` where no logit is above -inf.
 struct softmax_row {
@@ -210,8 +217,9 @@ struct keep_in_turn : keep_at<V, Out> {
     }
 };
 
-// One step over some positions of a row; see stream().
-template <softmax_wants Wants, class V, class Row, class Ref, class Kept>
+// One step over some positions of a row; see stream(). Raises: whether the reference follows what outgrows it; without, sums
+// may overflow, and whoever finds that they did (see overflown()) walks the row again.
+template <softmax_wants Wants, class V, class Row, class Ref, class Kept, bool Raises = true>
 struct softmax_step {
     using sums = softmax_sums<Wants>;
     // What is rarer than plain logits compiles to less.
@@ -241,13 +249,7 @@ struct softmax_step {
             at[k].prefetch(entries.data);
             x[k] = entries(at[k]);
         });
-        V top = x[0];
-        repeat<K>([&](int k) __attribute__((always_inline)) { top = softmax_exponent<V>::greater(top, x[k]); });
-        if (any(e.limit() < top)) [[unlikely]] {
-            raise(state, top, earlier);
-            // Read again rather than kept across the call.
-            repeat<K>([&](int k) __attribute__((always_inline)) { x[k] = entries(at[k]); });
-        }
+        if constexpr (Raises) make_room(state, at, x, entries, earlier);
         const softmax_exponent<V> power = e;
         V term[K];
         repeat<K>([&](int k) __attribute__((always_inline)) {
@@ -283,6 +285,17 @@ private:
     template <int K, class A, class X>
     GRPO_HD static void add(A& total, const X& x) {
         total = total + A(tree<K>(x));
+    }
+    template <class State, class Cursor, int K, class Earlier>
+    GRPO_HD __attribute__((always_inline)) void make_room(State& state, const Cursor (&at)[K], V (&x)[K], const Row& entries,
+                                                          const Earlier& earlier) const {
+        V top = x[0];
+        repeat<K>([&](int k) __attribute__((always_inline)) { top = softmax_exponent<V>::greater(top, x[k]); });
+        if (any(e.limit() < top)) [[unlikely]] {
+            raise(state, top, earlier);
+            // Read again rather than kept across the call.
+            repeat<K>([&](int k) __attribute__((always_inline)) { x[k] = entries(at[k]); });
+        }
     }
     template <class State, class Earlier>
     [[gnu::cold]] GRPO_HD_WHOLE void raise(State& state, const V& top, const Earlier& earlier) const {

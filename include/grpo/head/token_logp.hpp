@@ -129,7 +129,7 @@ struct logp_rows {
             const softmax_step<Wants, V, typename Input::row_type, ref_type, keep_nothing> step{row, ref, {}, e};
             using sums = softmax_sums<Wants>;
             const softmax_row s =
-                softmax_row::of<sums>(rows.template pass<sums>(span_of<V>(row.data, row.begin, row.end), step));
+                softmax_row::of<sums>(team.template combine<sums>(rows.template pass<sums>(span_of<V>(row.data, row.begin, row.end), step)));
             if (team.leader()) write<V>(token, row, ref, s, target);
         }
     }
@@ -177,6 +177,7 @@ struct d_logits_rows {
 
     static constexpr bool long_rows = true;
     GRPO_HD bool keeps_rows() const { return !known(); }
+    GRPO_HD bool writes_packs() const { return same_packs(from.in.data.data(), gradient); }
     GRPO_HD std::int64_t entries() const { return from.in.layout().extent(); }
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t i) const {
@@ -219,12 +220,11 @@ struct d_logits_rows {
                 softmax_exponent<V> e(row.reading.factor);
                 start_near(e, target.y);
                 const softmax_step<wants, V, typename Input::row_type, ref_type<V>, keep_nothing> step{row, ref, {}, e};
-                s = softmax_row::of<sums>(rows.template measure<sums>(where, step));
+                s = softmax_row::of<sums>(team.template combine<sums>(rows.template measure<sums>(where, step)));
             }
             gradient_type<V> each(row, gradient, ref);
-            const softmax_slopes slope = slopes(token);
-            each.scale(s, slope);
-            if (inside(row, target) && rows.writes(where, target.at)) each.set_chosen(target.y, s, slope, target.at);
+            const std::int64_t written = inside(row, target) && rows.writes(where, target.at) ? target.at : -1;
+            each.take(each.scales(s, slopes(token), target.y, written), written);
             next = target_after(order);
             if (known()) rows.visit(where, each);
             else rows.sweep(where, each);
@@ -293,7 +293,7 @@ struct full_kl_rows {
         if (gradient == nullptr) return;
         using ref_type = typename Input::template beside_type<true, V>;
         softmax_gradient<false, false, V, typename Input::row_type, ref_type, Gradient> each(row, gradient, ref);
-        each.scale(s, {0.0, 0.0, weight == nullptr ? 1.0 : static_cast<double>(weight[i])});
+        each.take(each.scales(s, {0.0, 0.0, weight == nullptr ? 1.0 : static_cast<double>(weight[i])}, 0.0, -1), -1);
         write_gradient<V>(team, each);
         clear<V>(team, gradient, row.end, row.begin + from.in.vocabulary);
     }

@@ -1,7 +1,7 @@
 // Rows of logits that a team walks one after the other, those that follow under way meanwhile.
 //
 //   auto rows = team.template ahead<V>(data, upcoming);   // upcoming.next(span): the next row that will be read, in turn
-//   rows.template pass<Monoid>(row, f)                    // reads a row once, as stream() does
+//   rows.template pass<Monoid>(row, f)                    // reads a row once, as stream() does: what this lane found
 //   rows.template measure<Monoid>(row, f)                 // the same, and the row is kept
 //   rows.sweep(row, each)                                 // the second pass over the row that is kept
 //   rows.visit(row, each)                                 // a row once, as sweep() does
@@ -67,6 +67,10 @@ struct held_cursor : whole_cursor<V> {
         return scalar_traits<V>::load(reinterpret_cast<const T*>(bytes), 8);
     }
     __device__ void prefetch(const T*) const {}
+    template <class U>
+    __device__ void store(U* p, const V& x) const {
+        scalar_traits<V>::store_whole(p + this->i, x);
+    }
 };
 
 struct nothing_earlier {
@@ -212,7 +216,7 @@ private:
             f(mine, one, none);
         });
         Monoid::flush(mine);
-        return team_.template combine<Monoid>(static_cast<const typename Monoid::total&>(mine));
+        return static_cast<const typename Monoid::total&>(mine);
     }
 
     const Team& team_;
@@ -243,7 +247,7 @@ struct rows_in_turn {
     }
     template <class Monoid, class F>
     __device__ auto measure(const span& row, F&& f) const {
-        return team.template stream<Monoid, V>(row, f, span{}, [](const auto&) {});
+        return team.template walked<Monoid, V>(row, f);
     }
     __device__ bool writes(const span&, std::int64_t) const { return true; }
     template <class F>

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include <grpo/detail/config.hpp>
+#include <grpo/exec/cuda/plan.hpp>
 #include <grpo/exec/cuda/team.cuh>
 
 #if defined(__CUDACC__)
@@ -35,7 +36,7 @@ __global__ void __launch_bounds__(1024) walk_rows(const Body body, std::int64_t 
 
 // Rows of logits: each team has as many, one after the other. Ahead: with a ring in shared memory.
 template <bool Ahead, class Body>
-__global__ void __launch_bounds__(256, 2) walk_long_rows(const Body body, std::int64_t rows, team_shape shape) {
+__global__ void __launch_bounds__(long_row_threads, 512 / long_row_threads) walk_long_rows(const Body body, std::int64_t rows, team_shape shape) {
     using team_type = device_team<8, Ahead>;
     __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);

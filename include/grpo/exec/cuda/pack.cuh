@@ -148,13 +148,17 @@ struct scalar_traits<float_pack<N>> {
     }
     template <class U>
     GRPO_HD static void store(U* p, const pack& x, int count) {
-        if (count == N && detail::in_one_access(p)) {
-            if constexpr (std::is_same_v<U, float> && N % 4 == 0) return to_floats(p, x);
-            if constexpr (sizeof(U) == 2 && N == 8) return to_halves(p, x);
-        }
+        if (count == N && detail::in_one_access(p)) return store_whole(p, x);
         for (int k = 0; k < N; ++k) {
             if (k < count) p[k] = static_cast<U>(x.v[k]);
         }
+    }
+    // All entries, p a multiple of 16 bytes.
+    template <class U>
+    GRPO_HD static void store_whole(U* p, const pack& x) {
+        if constexpr (std::is_same_v<U, float> && N % 4 == 0) to_floats(p, x);
+        else if constexpr (sizeof(U) == 2 && N == 8) to_halves(p, x);
+        else each([&](int k) { return static_cast<float>(p[k] = static_cast<U>(x.v[k])); });
     }
     template <class M>
     GRPO_HD static mask marked(const M* p, int count) {

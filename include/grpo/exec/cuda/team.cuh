@@ -10,6 +10,7 @@
 #include <grpo/detail/config.hpp>
 #include <grpo/exec/cuda/ahead.cuh>
 #include <grpo/exec/cuda/pack.cuh>
+#include <grpo/exec/cuda/plan.hpp>
 #include <grpo/exec/serial.hpp>
 #include <grpo/fold.hpp>
 
@@ -18,15 +19,15 @@
 namespace grpo::inline v0 {
 namespace detail {
 
-inline constexpr int most_warps = 32;
-inline constexpr int most_blocks = 16;
+inline constexpr int most_blocks = 8;
 
 // What a block's lanes exchange states through, twice over: whoever writes one half knows that the other has been read.
-template <int Slot>  // bytes of a state at most
+template <int Slot, int Warps, int Results>  // bytes of a state at most; warps of a block at most; of them, that conclude
 struct alignas(16) exchange {
     static constexpr int slot = Slot;
-    unsigned char warp[2][most_warps][slot];
+    unsigned char warp[2][Warps][slot];
     unsigned char block[2][most_blocks][slot];
+    unsigned char result[2][Results][slot];
 };
 
 // A plain value moved between the lanes of a warp, word by word.
@@ -42,10 +43,19 @@ __device__ inline T moved(const T& x, Move&& move) {
     return y;
 }
 
-__device__ inline void cluster_barrier() {
+__device__ inline void cluster_arrive() {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 #endif
+}
+__device__ inline void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+__device__ inline void cluster_barrier() {
+    cluster_arrive();
+    cluster_wait();
 }
 // Stores one word at the same place of another block's shared memory.
 __device__ inline void store_in_block([[maybe_unused]] void* here, [[maybe_unused]] int block,
@@ -71,7 +81,7 @@ template <int Width, bool Ahead = false>
 class device_team {
 public:
     // Packs are for rows of logits alone, whose states are small.
-    using exchange = detail::exchange<(Width > 1 ? 64 : 256)>;
+    using exchange = std::conditional_t<(Width > 1), detail::exchange<64, detail::long_row_threads / 32, detail::long_row_threads / 32>, detail::exchange<256, 32, 1>>;
 
     template <class T>
     using vector = std::conditional_t<Width == 1 || !std::is_same_v<T, float>, T, float_pack<Width>>;
@@ -126,14 +136,64 @@ public:
         if (lanes_ <= 32 && blocks_ == 1) return mine;
         const int half = turn_;
         turn_ ^= 1;
-        if (lanes_ > 32) mine = of_warps<Monoid>(mine, half);
-        return blocks_ == 1 ? mine : of_blocks<Monoid>(mine, half);
+        if (lanes_ > 32) {
+            const int warp = static_cast<int>(threadIdx.x) / 32;
+            if ((threadIdx.x & 31) == 0) __builtin_memcpy(shared_.warp[half][warp], &mine, sizeof(State));
+            meet();
+            mine = of_warps<Monoid, State>(warp & ~(lanes_ / 32 - 1), half);
+        }
+        if (blocks_ == 1) return mine;
+        if (static_cast<int>(threadIdx.x) / 32 == 0) send(mine, half);
+        detail::cluster_barrier();
+        return of_blocks<Monoid, State>(half);
+    }
+
+    // f of what all lanes found, for all of them: computed by one warp of each block.
+    template <class Monoid, class State, class F>
+    __device__ auto conclude(State mine, F&& f) const {
+        using Result = decltype(f(mine));
+        static_assert(Width > 1);
+        static_assert(sizeof(State) <= exchange::slot && sizeof(Result) <= exchange::slot);
+        mine = tree<Monoid>(mine, lanes_ < 32 ? lanes_ : 32);
+        if (lanes_ <= 32 && blocks_ == 1) return f(mine);
+        const int half = turn_;
+        turn_ ^= 1;
+        const int warp = static_cast<int>(threadIdx.x) / 32;
+        const int first = warp & ~(lanes_ / 32 - 1);
+        if (lanes_ > 32) {
+            if ((threadIdx.x & 31) == 0) __builtin_memcpy(shared_.warp[half][warp], &mine, sizeof(State));
+            meet();
+        }
+        unsigned char* const place = shared_.result[half][first];
+        if (warp == first) {
+            if (lanes_ > 32) mine = of_warps<Monoid, State>(first, half);
+            if (blocks_ > 1) {
+                send(mine, half);
+                detail::cluster_arrive();
+                detail::cluster_wait();
+                mine = of_blocks<Monoid, State>(half);
+            }
+            const Result result = f(mine);
+            if ((threadIdx.x & 31) == 0) __builtin_memcpy(place, &result, sizeof(Result));
+        } else if (blocks_ > 1) {
+            detail::cluster_arrive();
+            detail::cluster_wait();
+        }
+        meet();
+        Result result;
+        __builtin_memcpy(&result, place, sizeof(Result));
+        return result;
     }
 
     // A row far longer than a cache: whole packs in turn, two in flight; what comes before them and after goes to two lanes.
     template <class Monoid, class V, class F, class G>
     __device__ auto stream(const detail::span& row, F&& f, const detail::span& other, G&& g) const {
         sweep<V>(other, g);
+        return combine<Monoid>(walked<Monoid, V>(row, f));
+    }
+    // What this lane finds of it.
+    template <class Monoid, class V, class F>
+    __device__ typename Monoid::total walked(const detail::span& row, F&& f) const {
         constexpr std::int64_t width = cursor<V>::lanes;
         constexpr int K = 2;
         typename Monoid::template state<V> mine;
@@ -157,7 +217,7 @@ public:
             f(mine, at, none);
         });
         Monoid::flush(mine);
-        return combine<Monoid>(static_cast<const typename Monoid::total&>(mine));
+        return mine;
     }
     template <class V, class F>
     __device__ void sweep(const detail::span& row, F&& f) const {
@@ -234,27 +294,26 @@ private:
         }
         return detail::moved(mine, [&](std::uint32_t w) { return __shfl_sync(mask_, w, 0, width); });
     }
+    // The states of the team's warps, merged by whole warps.
     template <class Monoid, class State>
-    __device__ State of_warps(const State& mine, int half) const {
-        const int warp = static_cast<int>(threadIdx.x) / 32;
+    __device__ State of_warps(int first, int half) const {
+        State all;
         const int count = lanes_ / 32;
-        const int first = warp & ~(count - 1);
-        if ((threadIdx.x & 31) == 0) __builtin_memcpy(shared_.warp[half][warp], &mine, sizeof(State));
-        meet();
-        State all{};
-        const int at = static_cast<int>(threadIdx.x & 31);
-        if (at < count) __builtin_memcpy(&all, shared_.warp[half][first + at], sizeof(State));
-        return tree<Monoid>(all, 32);
+        __builtin_memcpy(&all, shared_.warp[half][first + (static_cast<int>(threadIdx.x & 31) & (count - 1))], sizeof(State));
+        return tree<Monoid>(all, count);
     }
-    template <class Monoid, class State>
-    __device__ State of_blocks(const State& mine, int half) const {
+    // A block's state to all blocks of the cluster, by a warp; and all of theirs, once all have arrived.
+    template <class State>
+    __device__ void send(const State& mine, int half) const {
         constexpr int words = static_cast<int>(sizeof(State) / 4);
         std::uint32_t bits[words];
         __builtin_memcpy(bits, &mine, sizeof(State));
         if (lane_ < blocks_) {
             for (int k = 0; k < words; ++k) detail::store_in_block(shared_.block[half][block_] + 4 * k, lane_, bits[k]);
         }
-        detail::cluster_barrier();
+    }
+    template <class Monoid, class State>
+    __device__ State of_blocks(int half) const {
         State all;
         __builtin_memcpy(&all, shared_.block[half][0], sizeof(State));
         for (int b = 1; b < blocks_; ++b) {
