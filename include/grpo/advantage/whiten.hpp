@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include <grpo/advantage/moments.hpp>
 #include <grpo/advantage/normalise.hpp>
 #include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
@@ -38,7 +39,7 @@ struct whitening {
     double added = 0;
 
     whitening() = default;
-    whitening(double mu, double variance, const whiten_options& o)
+    GRPO_HD whitening(double mu, double variance, const whiten_options& o)
         : mean(mu), factor(normalising_factor(variance, o.eps, o.placement)), added(o.center ? 0.0 : mu) {}
 };
 
@@ -53,6 +54,8 @@ struct centred_rows {
         double n = 0;
         double first = 0;
         double second = 0;
+
+        friend sums operator+(const sums& a, const sums& b) { return {a.n + b.n, a.first + b.first, a.second + b.second}; }
     };
 
     template <class Team>
@@ -77,14 +80,7 @@ struct centred_rows {
 template <class Executor, class Shape, class T>
 typename centred_rows<Shape, T>::sums about(const Executor& exec, const Shape& layout, const T* x, double origin) {
     using rows = centred_rows<Shape, T>;
-    typename rows::sums total;
-    exec.fold(layout.rows(), total, rows{layout, x, origin},
-              [](typename rows::sums& sum, const typename rows::sums& row) {
-                  sum.n += row.n;
-                  sum.first += row.first;
-                  sum.second += row.second;
-              });
-    return total;
+    return fold_rows<typename rows::sums>(exec, layout.rows(), rows{layout, x, origin});
 }
 
 // The first active entry, or 0: an origin that makes both passes exact where all entries are equal.
@@ -110,19 +106,33 @@ whitening whitening_of(const Executor& exec, const Shape& layout, const T* x, co
     return {mean, variance_of(m2 > 0 ? m2 : 0.0, fine.n, options.ddof), options};
 }
 
-template <class Shape, class T, class Out>
+// The whitening by moments that will have been measured when the rows are walked.
+struct measured_whitening {
+    const moments::state<double>* of;
+    whiten_options options;
+
+    GRPO_HD operator whitening() const {
+        if (!(of->n > 0)) return {};
+        return {of->mean, moments::variance(*of, options.ddof), options};
+    }
+};
+
+template <class Shape, class T, class Out, class How>
 struct whitened_rows {
     Shape layout;
     const T* x;
     Out* out;
-    whitening how;
+    How how;
+
+    GRPO_HD std::int64_t entries() const { return layout.extent(); }
 
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
         using V = typename Team::template vector<double>;
-        const V mean(constant<V>(how.mean));
-        const V factor(constant<V>(how.factor));
-        const V added(constant<V>(how.added));
+        const whitening w = how;
+        const V mean(constant<V>(w.mean));
+        const V factor(constant<V>(w.factor));
+        const V added(constant<V>(w.added));
         team.template each<V>(layout.begin(row), layout.end(row), [&](cursor<V> at) {
             const mask_t<V> use = layout.active(at);
             const V white = (at.load(x) - mean) * factor + added;
@@ -141,13 +151,20 @@ void whiten(const Executor& exec, const Shape& layout, const X& x, Out&& out, co
     const view in(x);
     const view to(out);
     detail::require(options.validate(function));
-    detail::require(layout.validate(function));
+    detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::wants(function, "x", in, layout.extent(), "positions"));
     detail::require(detail::wants(function, "out", to, layout.extent(), "positions"));
     using T = detail::plain<decltype(in[0])>;
     using To = detail::plain<decltype(to[0])>;
-    const detail::whitening how = detail::whitening_of(exec, layout, static_cast<const T*>(in.data()), options);
-    exec.teams(layout.rows(), detail::whitened_rows<Shape, T, To>{layout, in.data(), to.data(), how});
+    detail::require(detail::check_reach(exec, function, detail::named("x", in), detail::named("out", to)));
+    const auto apply = [&](const auto& how) {
+        exec.teams(layout.rows(), detail::whitened_rows<Shape, T, To, detail::plain<decltype(how)>>{layout, in.data(), to.data(), how});
+    };
+    if constexpr (detail::on_host<Executor>) {
+        apply(detail::whitening_of(exec, layout, static_cast<const T*>(in.data()), options));
+    } else {
+        apply(detail::measured_whitening{detail::moments_of(exec, layout, in.data()), options});
+    }
 }
 
 template <shape Shape, class X, class Out>

@@ -213,6 +213,30 @@ problem check_reach([[maybe_unused]] const Exec& exec, [[maybe_unused]] const ch
     return p;
 }
 
+// A shape, and for an executor of another memory where its offsets and its mask lie: they are not looked at on the host.
+template <class Exec, class Shape>
+problem check_shape(const Exec& exec, const char* function, const Shape& layout) {
+    if constexpr (!on_host<Exec> && requires { layout.given_extent; }) {
+        if (layout.given_extent < 0) {
+            return complain(function, "cu_seqlens", "has %lld entries in a device's memory: give ragged() their last as well",
+                            static_cast<long long>(layout.cu.size()));
+        }
+    }
+    if (const problem p = layout.validate(function)) return p;
+    problem p;
+    if constexpr (requires { layout.mask; }) p = check_reach(exec, function, named("mask", layout.mask));
+    if constexpr (requires { layout.cu; }) {
+        if (!p) p = check_reach(exec, function, named("cu_seqlens", layout.cu));
+    }
+    return p;
+}
+
+// Teams of a single lane, for which a body may have a loop of its own, and executors that have such teams.
+template <class Team>
+concept one_lane = requires { requires Team::leader(); };
+template <class Exec>
+concept of_single_lanes = one_lane<typename std::remove_cvref_t<Exec>::team>;
+
 // What fold_rows() adds up: totals with an operator+.
 struct add_totals {
     template <class Total, class Row>

@@ -1,0 +1,117 @@
+// What is not a loss, on a block of threads and on the same block as if its memory were a device's: serial's results, and no
+// data race (run under ThreadSanitizer).
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <grpo/grpo.hpp>
+
+#include <support/elsewhere.hpp>
+#include <support/lanes.hpp>
+
+namespace {
+
+template <class T>
+std::vector<T> numbers(std::size_t n, unsigned seed) {
+    std::vector<T> x(n);
+    std::uint32_t state = seed * 2654435761u + 1;
+    for (T& v : x) {
+        state = state * 1664525u + 1013904223u;
+        v = static_cast<T>(static_cast<double>(state >> 8) / 16777216.0 - 0.5);
+    }
+    return x;
+}
+
+// Rows of lengths 3, 0, 17, 1, 8, 29, with holes.
+struct rows_of_any_length {
+    std::vector<std::int64_t> cu{0, 3, 3, 20, 21, 29, 58};
+    std::vector<std::uint8_t> mask = std::vector<std::uint8_t>(58, 1);
+    std::size_t n = 58;
+
+    rows_of_any_length() {
+        for (const std::size_t hole : {1u, 5u, 6u, 19u, 20u, 33u, 57u}) mask[hole] = 0;
+    }
+    auto shape() const { return grpo::ragged(grpo::view(cu.data(), 7), 58); }
+    auto masked() const { return shape().where(mask); }
+};
+
+// The first entry that differs by more than the tolerance, or "".
+template <class T>
+std::string difference(const std::vector<T>& got, const std::vector<T>& expected, double tolerance) {
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        const double a = static_cast<double>(got[i]);
+        const double b = static_cast<double>(expected[i]);
+        if (!(std::abs(a - b) <= tolerance * std::max(1.0, std::abs(b)))) {
+            return "[" + std::to_string(i) + "] " + std::to_string(a) + " != " + std::to_string(b);
+        }
+    }
+    return "";
+}
+
+// f(executor, out): the entries of `out` that it writes are serial's on every executor.
+template <class T, class F>
+void same_everywhere(std::size_t n, const F& f, double tolerance = 1e-6) {
+    std::vector<T> expected(n, T(7));
+    std::vector<T> block(n, T(7));
+    std::vector<T> there(n, T(7));
+    f(grpo::serial{}, expected);
+    f(lanes<4>{}, block);
+    f(elsewhere<4>{}, there);
+    CHECK(difference(block, expected, tolerance) == "");
+    CHECK(difference(there, expected, tolerance) == "");
+}
+
+TEST_CASE("group statistics, every option") {
+    const rows_of_any_length rows;
+    const auto reward = numbers<float>(rows.n, 1);
+    for (const auto scale : {grpo::group_scale::group, grpo::group_scale::batch, grpo::group_scale::none,
+                             grpo::group_scale::leave_one_out, grpo::group_scale::about_baseline}) {
+        for (const auto baseline : {grpo::group_baseline::mean, grpo::group_baseline::leave_one_out}) {
+            for (const auto singleton : {grpo::singleton_rule::zero, grpo::singleton_rule::raw_reward}) {
+                const grpo::group_options options{.baseline = baseline, .scale = scale, .singleton = singleton};
+                same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+                    grpo::group_normalised(exec, rows.shape(), reward, out, options);
+                });
+                same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+                    grpo::group_normalised(exec, rows.masked(), reward, out, options);
+                });
+            }
+        }
+    }
+}
+
+TEST_CASE("group reports, sums the same bits in every order") {
+    const rows_of_any_length rows;
+    const auto reward = numbers<double>(rows.n, 2);
+    std::vector<double> out(rows.n);
+    std::vector<grpo::group_report> expected(6), block(6), there(6);
+    grpo::group_normalised(grpo::serial{}, rows.masked(), reward, out, {}, expected);
+    grpo::group_normalised(lanes<4>{}, rows.masked(), reward, out, {}, block);
+    grpo::group_normalised(elsewhere<4>{}, rows.masked(), reward, out, {}, there);
+    for (std::size_t g = 0; g < 6; ++g) {
+        for (const auto* got : {&block[g], &there[g]}) {
+            CHECK(got->size == expected[g].size);
+            CHECK(got->mean == expected[g].mean);
+            CHECK(got->std == expected[g].std);
+            CHECK(got->degenerate == expected[g].degenerate);
+        }
+    }
+}
+
+TEST_CASE("whitening") {
+    const rows_of_any_length rows;
+    const auto x = numbers<float>(rows.n, 3);
+    for (const bool center : {true, false}) {
+        const grpo::whiten_options options{.center = center};
+        same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) { grpo::whiten(exec, rows.masked(), x, out, options); });
+    }
+    const std::vector<float> equal(rows.n, 0.1f);
+    same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) { grpo::whiten(exec, rows.masked(), equal, out); }, 0);
+    const std::vector<std::uint8_t> none(rows.n, 0);
+    same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) { grpo::whiten(exec, rows.shape().where(none), x, out); }, 0);
+}
+
+}  // namespace
