@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -112,6 +113,111 @@ TEST_CASE("whitening") {
     same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) { grpo::whiten(exec, rows.masked(), equal, out); }, 0);
     const std::vector<std::uint8_t> none(rows.n, 0);
     same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) { grpo::whiten(exec, rows.shape().where(none), x, out); }, 0);
+}
+
+TEST_CASE("recurrences over tokens") {
+    const rows_of_any_length rows;
+    const auto reward = numbers<float>(rows.n, 4);
+    const auto value = numbers<float>(rows.n, 5);
+    const auto per_sequence = numbers<float>(6, 6);
+    const std::size_t n = rows.n;
+    const auto on = [&](const auto& shape) {
+        const auto halves = [&](auto& out) {
+            return std::pair{grpo::view(out.data(), static_cast<std::int64_t>(n)),
+                             grpo::view(out.data() + n, static_cast<std::int64_t>(n))};
+        };
+        std::vector<std::uint8_t> over(n, 0);
+        over[10] = over[40] = 1;
+        const grpo::gae_inputs<float> plain{.reward = reward, .value = value};
+        const grpo::gae_inputs<float> cut{.reward = reward, .value = value, .terminated = over};
+        for (const auto& in : {plain, cut}) {
+            same_everywhere<float>(2 * n, [&](const auto& exec, auto& out) {
+                grpo::gae(exec, shape, in, {.gamma = 0.99, .lambda = 0.95}, halves(out).first, halves(out).second);
+            });
+            same_everywhere<float>(2 * n, [&](const auto& exec, auto& out) {
+                grpo::vapo(exec, shape, in, {}, halves(out).first, halves(out).second);
+            });
+        }
+        same_everywhere<float>(2 * n, [&](const auto& exec, auto& out) {
+            grpo::remax(exec, shape, reward, per_sequence, halves(out).first, halves(out).second);
+        });
+        same_everywhere<float>(2 * n, [&](const auto& exec, auto& out) {
+            grpo::reinforce_plus_plus(exec, shape, reward, halves(out).first, halves(out).second);
+        }, 1e-5);
+        same_everywhere<float>(n, [&](const auto& exec, auto& out) {
+            grpo::discounted_returns(exec, shape, 0.9, reward, out);
+        });
+        same_everywhere<float>(n, [&](const auto& exec, auto& out) {
+            grpo::kl_in_reward(exec, shape, grpo::kl{}, 0.1, reward, value, reward, out);
+        });
+        same_everywhere<float>(n, [&](const auto& exec, auto& out) {
+            grpo::spread_to_tokens(exec, shape, per_sequence, out);
+        }, 0);
+        same_everywhere<float>(n, [&](const auto& exec, auto& out) { grpo::place_outcome(exec, shape, per_sequence, out); }, 0);
+        same_everywhere<float>(n, [&](const auto& exec, auto& out) {
+            grpo::teacher_advantage(exec, shape, reward, value, out);
+        });
+    };
+    on(rows.shape());
+    on(rows.masked());
+    same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+        grpo::discounted_returns(exec, grpo::time_major(29, 2).where(rows.mask), 0.9, reward, out);
+    });
+}
+
+TEST_CASE("outcome and process supervision, and a token baseline") {
+    const rows_of_any_length rows;
+    const std::vector<std::int64_t> group_of{0, 2, 2, 6};
+    const auto groups = grpo::ragged(grpo::view(group_of.data(), 4), 6);
+    const auto reward = numbers<float>(rows.n, 7);
+    const auto per_sequence = numbers<float>(6, 8);
+    const std::vector<std::int64_t> offsets{0, 2, 2, 6, 6, 7, 9};
+    const std::vector<std::int64_t> end{1, 2, 0, 5, 5, 16, 7, 3, 20};
+    const auto step_reward = numbers<float>(9, 9);
+    const grpo::reasoning_steps<float> steps{offsets, end, step_reward};
+    std::vector<float> scratch(9);
+    std::vector<float> second(rows.n);
+    std::vector<float> third(rows.n);
+    same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+        grpo::process_supervision(exec, groups, rows.masked(), steps, scratch, out);
+    });
+    scratch.resize(6);
+    same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+        grpo::outcome_supervision(exec, groups, rows.masked(), per_sequence, scratch, out);
+    });
+    same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+        grpo::reinforce_plus_plus_baseline(exec, groups, rows.masked(), per_sequence, scratch, out);
+    }, 1e-5);
+    for (const auto align : {grpo::token_alignment::position, grpo::token_alignment::active_tokens}) {
+        const grpo::otb_inputs<float> in{.reward = reward, .logp_old = reward, .sum_probability_squared = reward};
+        same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+            grpo::optimal_token_baseline(exec, groups, rows.masked(), in, out, second, third, {.align = align});
+        });
+    }
+}
+
+TEST_CASE("several rewards, and A*-PO's loss") {
+    const rows_of_any_length rows;
+    const auto reward = numbers<double>(2 * rows.n, 10);
+    const std::vector<double> weight{0.5, 2.0};
+    std::vector<std::uint8_t> valid(2 * rows.n, 1);
+    valid[3] = valid[3 + rows.n] = valid[30] = 0;
+    const std::vector<std::int64_t> repeat(rows.n, 3);
+    std::vector<double> scratch(rows.n);
+    for (const bool all : {true, false}) {
+        grpo::gdpo_inputs<double> in{.reward = reward, .weight = weight};
+        if (!all) in.valid = valid;
+        if (!all) in.repeat = repeat;
+        same_everywhere<double>(rows.n, [&](const auto& exec, auto& out) { grpo::gdpo(exec, rows.shape(), in, scratch, out); }, 1e-12);
+    }
+    const auto advantage = numbers<double>(6, 11);
+    std::vector<double> gradient(rows.n);
+    const elsewhere<4> there;
+    const auto now = numbers<double>(rows.n, 12);
+    const auto ref = numbers<double>(rows.n, 13);
+    const double expected = grpo::a_star_loss(rows.masked(), 0.1, now, ref, advantage, gradient);
+    CHECK(*grpo::a_star_loss(there, rows.masked(), 0.1, now, ref, advantage, gradient) ==
+          doctest::Approx(expected));
 }
 
 }  // namespace

@@ -33,6 +33,8 @@ struct teacher_rows {
     teacher_options options;
     Out* advantage;
 
+    GRPO_HD std::int64_t entries() const { return layout.extent(); }
+
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
         using V = typename Team::template vector<compute_of<T, Out>>;
@@ -57,6 +59,8 @@ struct a_star_rows {
     double scale;
     G* gradient;
 
+    GRPO_HD std::int64_t entries() const { return layout.extent(); }
+
     template <class Team>
     GRPO_HD double operator()(Team& team, std::int64_t row) const {
         using V = typename Team::template vector<double>;
@@ -79,6 +83,17 @@ struct a_star_rows {
         return error.v;
     }
 };
+// The same, as a share of the mean: what only a kernel's total can hold.
+template <class Rows>
+struct shared_rows {
+    Rows of;
+
+    GRPO_HD std::int64_t entries() const { return of.entries(); }
+    template <class Team>
+    GRPO_HD double operator()(Team& team, std::int64_t row) const {
+        return of(team, row) * of.scale;
+    }
+};
 
 }  // namespace detail
 
@@ -89,12 +104,14 @@ void teacher_advantage(const Executor& exec, const Shape& layout, const LogpOld&
     const view old(logp_old);
     const view teacher(logp_teacher);
     const view a(advantage);
-    detail::require(layout.validate(function));
+    detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::wants(function, "logp_old", old, layout.extent(), "positions"));
     detail::require(detail::wants(function, "logp_teacher", teacher, layout.extent(), "positions"));
     detail::require(detail::wants(function, "advantage", a, layout.extent(), "positions"));
     using T = detail::plain<decltype(old[0])>;
     using Out = detail::plain<decltype(a[0])>;
+    detail::require(detail::check_reach(exec, function, detail::named("logp_old", old), detail::named("logp_teacher", teacher),
+                                        detail::named("advantage", a)));
     exec.teams(layout.rows(),
                detail::teacher_rows<Shape, T, Out>{layout, old.data(), teacher.data(), options, a.data()});
 }
@@ -141,27 +158,29 @@ void a_star_advantage(const Groups& groups, const References& references, double
 }
 
 // Its loss: the mean over all sequences, empty ones included, of (beta2·(Σ logp - Σ logp_ref) - A)². `gradient` (per
-// position, +0.0 where not active; may be an empty view) receives its derivatives in logp.
+// position, +0.0 where not active; may be an empty view) receives its derivatives in logp. An executor of another memory
+// returns where the loss will be.
 template <class Executor, shape Shape, class Logp, class LogpRef, class Advantage, class Gradient>
-double a_star_loss(const Executor& exec, const Shape& layout, double beta2, const Logp& logp_now,
+auto a_star_loss(const Executor& exec, const Shape& layout, double beta2, const Logp& logp_now,
                    const LogpRef& logp_ref, const Advantage& advantage, Gradient&& gradient_out) {
     constexpr const char* function = "a_star_loss";
     const view now(logp_now);
     const view ref(logp_ref);
     const view a(advantage);
     const view g(gradient_out);
-    detail::require(layout.validate(function));
+    detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::wants(function, "logp", now, layout.extent(), "positions"));
     detail::require(detail::wants(function, "logp_ref", ref, layout.extent(), "positions"));
     detail::require(detail::wants(function, "advantage", a, layout.rows(), "sequences"));
     detail::require(detail::may_have(function, "gradient", g, layout.extent(), "positions"));
     const double share = layout.rows() > 0 ? 1.0 / static_cast<double>(layout.rows()) : 0.0;
-    double sum = 0;
+    detail::require(detail::check_reach(exec, function, detail::named("logp", now), detail::named("logp_ref", ref),
+                                        detail::named("advantage", a), detail::named("gradient", g)));
     using rows = detail::a_star_rows<Shape, detail::plain<decltype(now[0])>, detail::plain<decltype(a[0])>,
                                      detail::plain<decltype(g[0])>>;
-    exec.fold(layout.rows(), sum, rows{layout, now.data(), ref.data(), a.data(), beta2, share, g.data()},
-              [](double& total, double row) { total += row; });
-    return sum * share;
+    const rows body{layout, now.data(), ref.data(), a.data(), beta2, share, g.data()};
+    if constexpr (detail::on_host<Executor>) return detail::fold_rows<double>(exec, layout.rows(), body) * share;
+    else return detail::fold_rows<double>(exec, layout.rows(), detail::shared_rows<rows>{body});
 }
 template <shape Shape, class Logp, class LogpRef, class Advantage, class Gradient>
 double a_star_loss(const Shape& layout, double beta2, const Logp& logp_now, const LogpRef& logp_ref,

@@ -80,6 +80,8 @@ struct gae_rows {
     A* advantage;
     R* returns;
 
+    GRPO_HD std::int64_t entries() const { return walked_entries(layout); }
+
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
         along(team, layout, row, *this);
@@ -88,7 +90,7 @@ struct gae_rows {
     template <class Team, class Place>
     GRPO_HD void walk(Team& team, std::int64_t row, std::int64_t begin, std::int64_t end, Place place) const {
         using V = typename Team::template vector<compute>;
-        const V lambda(constant<V>(lambda_of(row)));
+        const V lambda(constant<V>(lambda_of(team, row)));
         const gae_rows self = *this;  // a copy that no output aliases: hyper-parameters stay in registers
         const auto value_of = [&](cursor<V> k) {
             const cursor<V> at = place(k);
@@ -127,8 +129,9 @@ private:
     GRPO_HD V delta(cursor<V> at, const V& gamma, const V& after) const {
         return at.load(x.reward.data()) + gamma * after - at.load(x.value.data());
     }
-    GRPO_HD double lambda_of(std::int64_t row) const {
-        if (alpha > 0) return length_adaptive_lambda(alpha, active_tokens(layout, row));
+    template <class Team>
+    GRPO_HD double lambda_of(Team& team, std::int64_t row) const {
+        if (alpha > 0) return length_adaptive_lambda(alpha, active_tokens(team, layout, row));
         if (x.lambda_sequence.data() != nullptr) return static_cast<double>(x.lambda_sequence[row]);
         return options.lambda;
     }
@@ -153,13 +156,17 @@ private:
     }
 };
 
-template <class Layout, class T, class Flag, class A, class R>
-void check_gae(const char* function, const Layout& layout, const gae_inputs<T, Flag>& x, const view<A>& advantage,
-               const view<R>& returns) {
-    require(layout.validate(function));
+template <class Exec, class Layout, class T, class Flag, class A, class R>
+void check_gae(const Exec& exec, const char* function, const Layout& layout, const gae_inputs<T, Flag>& x,
+               const view<A>& advantage, const view<R>& returns) {
+    require(check_shape(exec, function, layout));
     require(x.validate(function, layout.extent(), layout.rows()));
     require(wants(function, "advantage", advantage, layout.extent(), "positions"));
     require(wants(function, "returns", returns, layout.extent(), "positions"));
+    require(check_reach(exec, function, named("reward", x.reward), named("value", x.value), named("terminated", x.terminated),
+                        named("truncated", x.truncated), named("bootstrap", x.bootstrap), named("discount", x.discount),
+                        named("lambda_token", x.lambda_token), named("lambda_sequence", x.lambda_sequence),
+                        named("advantage", advantage), named("returns", returns)));
 }
 
 }  // namespace detail
@@ -171,7 +178,7 @@ void gae(const Executor& exec, const Layout& layout, const gae_inputs<T, Flag>& 
     const view a(advantage);
     const view r(returns);
     detail::require(options.validate("gae"));
-    detail::check_gae("gae", layout, x, a, r);
+    detail::check_gae(exec, "gae", layout, x, a, r);
     using A = detail::plain<decltype(a[0])>;
     using R = detail::plain<decltype(r[0])>;
     exec.teams(layout.rows(), detail::gae_rows<Layout, T, Flag, A, R>{layout, x, options, 0.0, detail::gae_output::both,
@@ -205,7 +212,7 @@ void vapo(const Executor& exec, const Layout& layout, const gae_inputs<T, Flag>&
     const view a(advantage);
     const view r(returns);
     detail::require(options.validate("vapo"));
-    detail::check_gae("vapo", layout, x, a, r);
+    detail::check_gae(exec, "vapo", layout, x, a, r);
     using rows = detail::gae_rows<Layout, T, Flag, detail::plain<decltype(a[0])>, detail::plain<decltype(r[0])>>;
     exec.teams(layout.rows(), rows{layout,
                                    x,

@@ -69,9 +69,15 @@ GRPO_HD void along(Team& team, const Layout& layout, std::int64_t row, const Bod
     }
 }
 
-// How many active tokens a row has.
+// How many entries the rows of a layout have that teams walk together: none where along() gives a row to one lane.
 template <class Layout>
-GRPO_HD std::int64_t active_tokens(const Layout& layout, std::int64_t row) {
+GRPO_HD std::int64_t walked_entries(const Layout& layout) {
+    return strided_in_time<Layout> ? 0 : layout.extent();
+}
+
+// How many active tokens a row has.
+template <class Team, class Layout>
+GRPO_HD std::int64_t active_tokens(Team& team, const Layout& layout, std::int64_t row) {
     if constexpr (strided_in_time<Layout>) {
         std::int64_t n = 0;
         for (std::int64_t t = 0; t < layout.steps; ++t) {
@@ -79,7 +85,7 @@ GRPO_HD std::int64_t active_tokens(const Layout& layout, std::int64_t row) {
         }
         return n;
     } else {
-        return layout.count_active(row);
+        return count_active(team, layout, row);
     }
 }
 

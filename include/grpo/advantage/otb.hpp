@@ -36,7 +36,7 @@ struct otb_options {
 
 namespace detail {
 
-// A group at a time, in place: `baseline` holds W and `advantage` holds G, both 0 where nothing counts, until the
+// A group at a time, by one lane, in place: `baseline` holds W and `advantage` holds G, both 0 where nothing counts, until the
 // column is done; with active_tokens they are moved to the left of the row first, and back at the end.
 template <class Groups, class Shape, class T, class A, class B>
 struct otb_groups {
@@ -146,8 +146,8 @@ void optimal_token_baseline(const Executor& exec, const Groups& groups, const Sh
     const view g(returns);
     const view b(baseline);
     const std::int64_t n = layout.extent();
-    detail::require(groups.validate(function));
-    detail::require(layout.validate(function));
+    detail::require(detail::check_shape(exec, function, groups));
+    detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::below(function, "eps", options.eps, 0));
     detail::require(detail::wrong_size(function, "layout's rows", layout.rows(), groups.extent(), "sequences"));
     detail::require(detail::wants(function, "reward", x.reward, n, "positions"));
@@ -157,6 +157,10 @@ void optimal_token_baseline(const Executor& exec, const Groups& groups, const Sh
     detail::require(detail::wants(function, "advantage", a, n, "positions"));
     detail::require(detail::wants(function, "returns", g, n, "positions"));
     detail::require(detail::wants(function, "baseline", b, n, "positions"));
+    detail::require(detail::check_reach(exec, function, detail::named("reward", x.reward), detail::named("logp_old", x.logp_old),
+                                        detail::named("sum_probability_squared", x.sum_probability_squared),
+                                        detail::named("weight", x.weight), detail::named("advantage", a),
+                                        detail::named("returns", g), detail::named("baseline", b)));
     using A = detail::plain<decltype(a[0])>;
     using B = detail::plain<decltype(b[0])>;
     discounted_returns(exec, layout, 1.0, x.reward, g);

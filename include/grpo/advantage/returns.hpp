@@ -11,6 +11,7 @@
 #include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
 #include <grpo/exec/serial.hpp>
+#include <grpo/fold.hpp>
 #include <grpo/scalar.hpp>
 #include <grpo/shape.hpp>
 #include <grpo/term/token.hpp>
@@ -29,6 +30,8 @@ struct return_rows {
     G* returns;
     const T* baseline = nullptr;
     A* advantage = nullptr;
+
+    GRPO_HD std::int64_t entries() const { return walked_entries(layout); }
 
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
@@ -61,6 +64,8 @@ struct spread_rows {
     const T* per_sequence;
     Out* out;
 
+    GRPO_HD std::int64_t entries() const { return layout.extent(); }
+
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
         using V = typename Team::template vector<compute_of<T, Out>>;
@@ -77,9 +82,21 @@ struct placed_rows {
     const T* reward;
     Out* out;
 
+    GRPO_HD std::int64_t entries() const { return layout.extent(); }
+
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
-        if (!team.leader()) return;
+        const auto last = team.template fold<tally<0, 1>, double>(
+            layout.begin(row), layout.end(row), [&](auto& state, cursor<double> at) {
+                if (layout.active(at)) state.maximum[0] = math::max(state.maximum[0], static_cast<double>(at.i));
+            });
+        team.template each<double>(layout.begin(row), layout.end(row), [&](cursor<double> at) {
+            out[at.i] = static_cast<double>(at.i) == last.maximum[0] ? static_cast<Out>(reward[row]) : Out(0);
+        });
+    }
+    // A single lane needs one pass, from the end.
+    template <one_lane Team>
+    GRPO_HD void operator()(Team&, std::int64_t row) const {
         bool placed = false;
         for (std::int64_t i = layout.end(row); i-- > layout.begin(row);) {
             const bool here = !placed && layout.active(cursor<float>{i});
@@ -98,6 +115,8 @@ struct penalised_rows {
     const T* logp_ref;
     double beta;
     Out* out;
+
+    GRPO_HD std::int64_t entries() const { return layout.extent(); }
 
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
@@ -122,9 +141,10 @@ void spread_to_tokens(const Executor& exec, const Shape& layout, const PerSequen
     constexpr const char* function = "spread_to_tokens";
     const view x(values_of);
     const view to(out);
-    detail::require(layout.validate(function));
+    detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::wants(function, "values_of", x, layout.rows(), "sequences"));
     detail::require(detail::wants(function, "out", to, layout.extent(), "positions"));
+    detail::require(detail::check_reach(exec, function, detail::named("values_of", x), detail::named("out", to)));
     exec.teams(layout.rows(), detail::spread_rows<Shape, detail::plain<decltype(x[0])>, detail::plain<decltype(to[0])>>{
                                   layout, x.data(), to.data()});
 }
@@ -139,9 +159,10 @@ void place_outcome(const Executor& exec, const Shape& layout, const Reward& rewa
     constexpr const char* function = "place_outcome";
     const view r(reward);
     const view to(reward_token);
-    detail::require(layout.validate(function));
+    detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::wants(function, "reward", r, layout.rows(), "sequences"));
     detail::require(detail::wants(function, "reward_token", to, layout.extent(), "positions"));
+    detail::require(detail::check_reach(exec, function, detail::named("reward", r), detail::named("reward_token", to)));
     exec.teams(layout.rows(), detail::placed_rows<Shape, detail::plain<decltype(r[0])>, detail::plain<decltype(to[0])>>{
                                   layout, r.data(), to.data()});
 }
@@ -160,7 +181,7 @@ void kl_in_reward(const Executor& exec, const Shape& layout, const Term& estimat
     const view old(logp_old);
     const view ref(logp_ref);
     const view to(out);
-    detail::require(layout.validate(function));
+    detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::below(function, "beta", beta, 0));
     detail::require(detail::validate_term(estimator, function));
     detail::require(detail::wants(function, "reward", r, layout.extent(), "positions"));
@@ -169,6 +190,8 @@ void kl_in_reward(const Executor& exec, const Shape& layout, const Term& estimat
     detail::require(detail::wants(function, "out", to, layout.extent(), "positions"));
     using T = detail::plain<decltype(r[0])>;
     using To = detail::plain<decltype(to[0])>;
+    detail::require(detail::check_reach(exec, function, detail::named("reward", r), detail::named("logp_old", old),
+                                        detail::named("logp_ref", ref), detail::named("out", to)));
     exec.teams(layout.rows(), detail::penalised_rows<Shape, Term, T, To>{layout, estimator, r.data(), old.data(),
                                                                          ref.data(), beta, to.data()});
 }
@@ -186,11 +209,12 @@ void discounted_returns(const Executor& exec, const Layout& layout, double gamma
     constexpr const char* function = "discounted_returns";
     const view r(reward);
     const view g(returns);
-    detail::require(layout.validate(function));
+    detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::below(function, "gamma", gamma, 0));
     detail::require(detail::wants(function, "reward", r, layout.extent(), "positions"));
     detail::require(detail::wants(function, "returns", g, layout.extent(), "positions"));
     using rows = detail::return_rows<Layout, detail::plain<decltype(r[0])>, detail::plain<decltype(g[0])>>;
+    detail::require(detail::check_reach(exec, function, detail::named("reward", r), detail::named("returns", g)));
     exec.teams(layout.rows(), rows{layout, r.data(), gamma, g.data()});
 }
 template <token_layout Layout, class Reward, class Returns>
@@ -209,8 +233,9 @@ void reinforce_plus_plus(const Executor& exec, const Shape& layout, const Reward
                          Returns&& returns, const reinforce_plus_plus_options& options = {}) {
     const view a(advantage);
     detail::require(options.whitening.validate("reinforce_plus_plus"));
-    detail::require(layout.validate("reinforce_plus_plus"));
+    detail::require(detail::check_shape(exec, "reinforce_plus_plus", layout));
     detail::require(detail::wants("reinforce_plus_plus", "advantage", a, layout.extent(), "positions"));
+    detail::require(detail::check_reach(exec, "reinforce_plus_plus", detail::named("advantage", a)));
     discounted_returns(exec, layout, options.gamma, reward, returns);
     whiten(exec, layout, returns, advantage, options.whitening);
 }
@@ -233,9 +258,10 @@ void reinforce_plus_plus_baseline(const Executor& exec, const Groups& groups, co
     constexpr const char* function = "reinforce_plus_plus_baseline";
     const view a(advantage);
     detail::require(options.whitening.validate(function));
-    detail::require(layout.validate(function));
+    detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::wrong_size(function, "layout's rows", layout.rows(), groups.extent(), "sequences"));
     detail::require(detail::wants(function, "advantage", a, layout.extent(), "positions"));
+    detail::require(detail::check_reach(exec, function, detail::named("advantage", a)));
     group_normalised(exec, groups, reward, centred, {.scale = group_scale::none, .singleton = options.singleton});
     spread_to_tokens(exec, layout, centred, advantage);
     whiten(exec, layout, advantage, advantage, options.whitening);
@@ -255,13 +281,15 @@ void remax(const Executor& exec, const Shape& layout, const Reward& reward, cons
     const view b(baseline);
     const view a(advantage);
     const view g(returns);
-    detail::require(layout.validate(function));
+    detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::wants(function, "reward", r, layout.extent(), "positions"));
     detail::require(detail::wants(function, "baseline", b, layout.rows(), "sequences"));
     detail::require(detail::wants(function, "advantage", a, layout.extent(), "positions"));
     detail::require(detail::wants(function, "returns", g, layout.extent(), "positions"));
     using rows = detail::return_rows<Shape, detail::plain<decltype(r[0])>, detail::plain<decltype(g[0])>,
                                      detail::plain<decltype(a[0])>>;
+    detail::require(detail::check_reach(exec, function, detail::named("reward", r), detail::named("baseline", b),
+                                        detail::named("advantage", a), detail::named("returns", g)));
     exec.teams(layout.rows(), rows{layout, r.data(), 1.0, g.data(), b.data(), a.data()});
 }
 template <shape Shape, class Reward, class Baseline, class Advantage, class Returns>

@@ -1,0 +1,89 @@
+// Every entry point beside the losses, with views of device memory on grpo::cuda. Compiled by the tests: no call of the
+// host's may be reachable from a body, and no flag beyond -std=c++20 may be needed.
+#include <grpo/exec/cuda.cuh>
+#include <grpo/grpo.hpp>
+
+namespace {
+
+// Somebody else's memory on a device.
+template <class T>
+struct place {
+    T* tokens;      // n
+    T* sequences;   // one per row
+    T* more_tokens;
+    std::uint8_t* mask;
+    std::int64_t* offsets;
+    std::int64_t rows;
+    std::int64_t n;
+};
+
+template <class T>
+auto tokens(const place<T>& at) { return grpo::view(at.tokens, at.n); }
+template <class T>
+auto more_tokens(const place<T>& at) { return grpo::view(at.more_tokens, at.n); }
+template <class T>
+auto sequences(const place<T>& at) { return grpo::view(at.sequences, at.rows); }
+
+// f(shape) for the shapes that rows of tokens have.
+template <class T, class F>
+void on_shapes(const place<T>& at, F&& f) {
+    const auto padded = grpo::padded(at.rows, at.rows > 0 ? at.n / at.rows : 0);
+    const auto ragged = grpo::ragged(grpo::view<const std::int64_t>(at.offsets, at.rows + 1), at.n);
+    const grpo::view<const std::uint8_t> mask(at.mask, at.n);
+    f(padded);
+    f(padded.where(mask));
+    f(ragged);
+    f(ragged.where(mask));
+}
+
+}  // namespace
+
+template <class T, class Out>
+void statistics(const grpo::cuda& gpu, const place<T>& at, const place<Out>& to, grpo::view<grpo::group_report> report) {
+    on_shapes(at, [&](const auto& shape) {
+        grpo::group_normalised(gpu, shape, tokens(at), tokens(to), {.scale = grpo::group_scale::batch}, report);
+        grpo::whiten(gpu, shape, tokens(at), tokens(to));
+    });
+    const grpo::gdpo_inputs<T> in{.reward = tokens(at), .weight = sequences(at)};
+    grpo::gdpo(gpu, grpo::padded(1, at.n), in, more_tokens(to), tokens(to));
+}
+
+template <class T, class Out>
+void recurrences(const grpo::cuda& gpu, const place<T>& at, const place<Out>& to) {
+    const grpo::gae_inputs<T> in{.reward = tokens(at), .value = more_tokens(at)};
+    const auto on = [&](const auto& shape) {
+        grpo::gae(gpu, shape, in, {.gamma = 0.99}, tokens(to), more_tokens(to));
+        grpo::vapo(gpu, shape, in, {}, tokens(to), more_tokens(to));
+        grpo::discounted_returns(gpu, shape, 0.9, tokens(at), tokens(to));
+    };
+    on_shapes(at, [&](const auto& shape) {
+        on(shape);
+        grpo::remax(gpu, shape, tokens(at), sequences(at), tokens(to), more_tokens(to));
+        grpo::reinforce_plus_plus(gpu, shape, tokens(at), tokens(to), more_tokens(to));
+        grpo::spread_to_tokens(gpu, shape, sequences(at), tokens(to));
+        grpo::place_outcome(gpu, shape, sequences(at), tokens(to));
+        grpo::kl_in_reward(gpu, shape, grpo::kl{}, 0.1, tokens(at), tokens(at), more_tokens(at), tokens(to));
+        grpo::teacher_advantage(gpu, shape, tokens(at), more_tokens(at), tokens(to));
+    });
+    on(grpo::time_major(at.rows, 1));
+}
+
+template <class T>
+const double* supervision(const grpo::cuda& gpu, const place<T>& at, const grpo::reasoning_steps<T>& steps, T* normalised) {
+    const auto groups = grpo::padded(1, at.rows);
+    const grpo::view scratch(normalised, at.rows);
+    const grpo::otb_inputs<T> otb{tokens(at), tokens(at), tokens(at)};
+    on_shapes(at, [&](const auto& shape) {
+        grpo::outcome_supervision(gpu, groups, shape, sequences(at), scratch, tokens(at));
+        grpo::process_supervision(gpu, groups, shape, steps, grpo::view(normalised, steps.reward.size()), tokens(at));
+        grpo::reinforce_plus_plus_baseline(gpu, groups, shape, sequences(at), scratch, tokens(at));
+        grpo::optimal_token_baseline(gpu, groups, shape, otb, tokens(at), more_tokens(at), more_tokens(at));
+    });
+    return grpo::a_star_loss(gpu, grpo::padded(at.rows, at.n), 0.1, tokens(at), more_tokens(at), sequences(at), tokens(at));
+}
+
+template void statistics(const grpo::cuda&, const place<float>&, const place<float>&, grpo::view<grpo::group_report>);
+template void statistics(const grpo::cuda&, const place<grpo::bfloat16>&, const place<float>&, grpo::view<grpo::group_report>);
+template void recurrences(const grpo::cuda&, const place<float>&, const place<float>&);
+template void recurrences(const grpo::cuda&, const place<double>&, const place<double>&);
+template const double* supervision(const grpo::cuda&, const place<float>&, const grpo::reasoning_steps<float>&, float*);
