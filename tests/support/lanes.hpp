@@ -52,6 +52,8 @@ public:
     lanes_team(lanes_detail::block<N>& shared, int lane) : shared_(shared), lane_(lane) {}
 
     bool leader() const { return lane_ == 0; }
+    std::int64_t lane() const { return lane_; }
+    std::int64_t size() const { return N; }
 
     template <class Monoid, class V, class F>
     auto fold(std::int64_t begin, std::int64_t end, F&& f) const {

@@ -10,6 +10,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <type_traits>
 
 #include <grpo/advantage/moments.hpp>
 #include <grpo/advantage/normalise.hpp>
@@ -66,8 +67,8 @@ struct group_report {
 
 namespace detail {
 
-// A group, walked by a team.
-template <class Groups, class T, class Out>
+// A group, walked by a team. LeftOut: whether each member is divided by the deviation of the others.
+template <class Groups, class T, class Out, bool LeftOut>
 struct group_rows {
     Groups groups;
     const T* reward;
@@ -81,15 +82,27 @@ struct group_rows {
 
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
+        using group = row_in_memory<Team, members<Groups>, T>;
+        const group all{team, {groups}, reward, groups.begin(row), groups.end(row)};
+        if constexpr (!LeftOut && requires { team.lane(); team.size(); }) {
+            const std::int64_t size = all.end - all.begin;
+            if (size <= 4 * team.size()) return walk(team, row_in_lanes<4, Team, members<Groups>, T>(all), row);
+        }
+        walk(team, all, row);
+    }
+
+    template <class Team, class Row>
+    GRPO_HD void walk(Team& team, const Row& members_of, std::int64_t row) const {
         const members<Groups> in{groups};
-        const spread s = measure_together(team, in, reward, row);
-        const double scale = factor_of(s);
+        const std::int64_t size = groups.end(row) - groups.begin(row);
+        const spread s = measure_together(members_of, members<Groups>::all ? size : count_active(team, groups, row));
         const bool kept = keeps_reward(in, row);
-        const bool without_own = options.scale == group_scale::leave_one_out;
-        team.template each<double>(groups.begin(row), groups.end(row), [&](cursor<double> at) {
-            double a = without_own ? left_out(in, s, row, at.i) : in(at.i) ? centred(s, at.i) * scale : 0.0;
-            if (kept) a = s.mean * factor(1.0);
-            advantage[at.i] = static_cast<Out>(a);
+        const double scale = factor_of(s, kept);
+        const double baseline = kept ? 0.0 : s.mean;
+        members_of.each([&](std::int64_t i, bool counts, double x) {
+            double a = counts ? (x - baseline) * scale : 0.0;
+            if constexpr (LeftOut) a = kept ? a : left_out(in, s, row, i);
+            advantage[i] = static_cast<Out>(a);
         });
         if (team.leader()) tell(s, row);
     }
@@ -103,10 +116,11 @@ struct group_rows {
         if (options.baseline == group_baseline::mean || s.n < 2) return 1.0;
         return static_cast<double>(s.n) / static_cast<double>(s.n - 1);
     }
-    GRPO_HD double factor_of(const spread& s) const {
+    // Of a lone member that keeps its reward: as if the deviation were 1.
+    GRPO_HD double factor_of(const spread& s, bool kept = false) const {
         const double longer = stretch(s);
-        double variance = variance_of(s.m2, static_cast<double>(s.n), options.ddof);
-        if (options.scale == group_scale::batch) {
+        double variance = kept ? 1.0 : variance_of(s.m2, static_cast<double>(s.n), options.ddof);
+        if (options.scale == group_scale::batch && !kept) {
             variance = batch == nullptr ? batch_variance : moments::variance(*batch, options.ddof);
         }
         if (options.scale == group_scale::about_baseline) variance *= longer * longer;
@@ -136,10 +150,10 @@ struct group_rows {
 
 // For teams of one lane: some groups at a time, step by step, so that the processor works on all of them at once instead of
 // waiting for the divisions of one.
-template <class Groups, class T, class Out>
+template <class Groups, class T, class Out, bool LeftOut>
 struct group_blocks {
     static constexpr int block = 8;
-    group_rows<Groups, T, Out> of;
+    group_rows<Groups, T, Out, LeftOut> of;
 
     GRPO_HD std::int64_t blocks() const { return (of.groups.rows() + block - 1) / block; }
 
@@ -154,8 +168,8 @@ struct group_blocks {
         spread s[block];
         double factors[block];
         for (int k = 0; k < count; ++k) find_extent(s[k], in, reward, first + k, first + k + 1);
-        for (int k = 0; k < count; ++k) find_mean(s[k], in, reward, sum_of_rows{groups, first + k, first + k + 1});
-        for (int k = 0; k < count; ++k) find_m2(s[k], in, reward, sum_of_rows{groups, first + k, first + k + 1});
+        for (int k = 0; k < count; ++k) find_mean(s[k], sum_of_rows{in, reward, first + k, first + k + 1});
+        for (int k = 0; k < count; ++k) find_m2(s[k], sum_of_rows{in, reward, first + k, first + k + 1});
         for (int k = 0; k < count; ++k) factors[k] = of.factor_of(s[k]);
         for (int k = 0; k < count; ++k) write(in, s[k], factors[k], first + k);
         for (int k = 0; k < count; ++k) of.tell(s[k], first + k);
@@ -164,11 +178,10 @@ struct group_blocks {
 private:
     // A whole block of groups of equal size without a mask and without a report; false, with nothing done, for any other.
     GRPO_HD bool together(std::int64_t first) const {
-        if constexpr (std::same_as<Groups, padded>) {
+        if constexpr (std::same_as<Groups, padded> && !LeftOut) {
             const padded& groups = of.groups;
             const std::int64_t n = groups.width;
             if (n < 2 || n > eight_groups::largest || of.report != nullptr) return false;
-            if (of.options.scale == group_scale::leave_one_out) return false;
             eight_groups all;
             all.load(of.reward + groups.begin(first), n, groups.stride);
             all.measure(n);
@@ -184,7 +197,7 @@ private:
         const std::int64_t begin = of.groups.begin(row);
         const std::int64_t end = of.groups.end(row);
         Out* const advantage = of.advantage;
-        if (of.options.scale == group_scale::leave_one_out) {
+        if constexpr (LeftOut) {
             for (std::int64_t i = begin; i < end; ++i) advantage[i] = static_cast<Out>(of.left_out(in, s, row, i));
         } else {
             for (std::int64_t i = begin; i < end; ++i) {
@@ -195,6 +208,19 @@ private:
         if (of.keeps_reward(in, row)) advantage[begin] = static_cast<Out>(s.mean * of.factor(1.0));
     }
 };
+
+template <bool LeftOut, class Exec, class Groups, class T, class Out>
+void walk_groups(const Exec& exec, const Groups& groups, const T* reward, Out* advantage, const group_options& options,
+                 double batch_variance, const moments::state<double>* batch, group_report* report) {
+    using rows = group_rows<Groups, std::remove_const_t<T>, Out, LeftOut>;
+    const rows body{groups, reward, advantage, options, batch_variance, batch, report};
+    if constexpr (of_single_lanes<Exec>) {
+        const group_blocks<Groups, std::remove_const_t<T>, Out, LeftOut> blocks{body};
+        exec.teams(blocks.blocks(), blocks);
+    } else {
+        exec.teams(groups.rows(), body);
+    }
+}
 
 // Whether a group of one member that counts is there, if that is to be refused.
 template <class Groups>
@@ -260,29 +286,27 @@ void group_normalised(const Executor& exec, const Groups& groups, const Reward& 
     const view a(advantage);
     if (!(options.ddof >= 0 && options.eps >= 0)) detail::require(options.validate(function));
     if (report.data() != nullptr) detail::require(detail::wants(function, "report", report, groups.rows(), "groups"));
-    using T = detail::plain<decltype(r[0])>;
-    using Out = detail::plain<decltype(a[0])>;
-    detail::group_rows<Groups, T, Out> rows{groups, r.data(), a.data(), options, 0.0, nullptr, report.data()};
+    double batch_variance = 0.0;
+    const moments::state<double>* batch = nullptr;
     if constexpr (detail::on_host<Executor>) {
         if (!detail::plainly_right(groups, r, a, options.singleton)) {
             detail::require(detail::check_groups(function, groups, r, a, options.singleton));
         }
         if (options.scale == group_scale::batch) {
             const detail::spread s = detail::measure(detail::members<Groups>{groups}, r.data(), 0, groups.rows());
-            rows.batch_variance = detail::variance_of(s.m2, static_cast<double>(s.n), options.ddof);
+            batch_variance = detail::variance_of(s.m2, static_cast<double>(s.n), options.ddof);
         }
     } else {
         detail::require(detail::check_groups_there(exec, function, groups, r, a, options.singleton));
         detail::require(detail::check_reach(exec, function, detail::named("report", report)));
         if (options.scale == group_scale::batch) {
-            rows.batch = detail::moments_of(exec, groups, r.data());
+            batch = detail::moments_of(exec, groups, r.data());
         }
     }
-    if constexpr (detail::of_single_lanes<Executor>) {
-        const detail::group_blocks<Groups, T, Out> blocks{rows};
-        exec.teams(blocks.blocks(), blocks);
+    if (options.scale == group_scale::leave_one_out) {
+        detail::walk_groups<true>(exec, groups, r.data(), a.data(), options, batch_variance, batch, report.data());
     } else {
-        exec.teams(groups.rows(), rows);
+        detail::walk_groups<false>(exec, groups, r.data(), a.data(), options, batch_variance, batch, report.data());
     }
 }
 

@@ -26,14 +26,14 @@ namespace detail {
 
 // 1 over the divisor, for variance s².
 GRPO_HD double normalising_factor(double variance, double eps, eps_placement placement) {
-    const double s = ::sqrt(variance);
+    const double s = ::sqrt(placement == eps_placement::inside ? variance + eps : variance);
     double divisor = 1.0;
     switch (placement) {
         case eps_placement::outside:
             divisor = s + eps;
             break;
         case eps_placement::inside:
-            divisor = ::sqrt(variance + eps);
+            divisor = s;
             break;
         case eps_placement::floor:
             divisor = s < eps ? eps : s;

@@ -114,69 +114,67 @@ GRPO_HD void find_extent(spread& s, const Members& in, const T* r, std::int64_t 
 }
 
 // What is summed for the mean, and for the squares about it.
-template <class Members, class T>
 struct above_least {
-    Members in;
-    const T* r;
     double least;
     double grid;
 
-    GRPO_HD double operator()(std::int64_t i) const {
-        const double d = in(i) ? static_cast<double>(r[i]) - least : 0.0;
+    GRPO_HD double operator()(double x) const {
+        const double d = x - least;
         return (d + grid) - grid;
     }
 };
-template <class Members, class T>
 struct square_about_mean {
-    Members in;
-    const T* r;
     double mean;
     double grid;
 
-    GRPO_HD double operator()(std::int64_t i) const {
-        const double d = in(i) ? static_cast<double>(r[i]) - mean : 0.0;
+    GRPO_HD double operator()(double x) const {
+        const double d = x - mean;
         return (d * d + grid) - grid;
     }
 };
 
-// The mean, shifted by the least reward, of what `sum` adds up.
-template <class Members, class T, class Sum>
-GRPO_HD void find_mean(spread& s, const Members& in, const T* r, const Sum& sum) {
+// The mean, shifted by the least reward. sum(f): Σ f(x) over the rewards that count.
+template <class Sum>
+GRPO_HD void find_mean(spread& s, const Sum& sum) {
     const double n = static_cast<double>(s.n == 0 ? 1 : s.n);
-    s.mean = s.least + sum(above_least<Members, T>{in, r, s.least, grid_for(s.greatest - s.least, n)}) / n;
+    s.mean = s.least + sum(above_least{s.least, grid_for(s.greatest - s.least, n)}) / n;
 }
 // Then the squares about it.
-template <class Members, class T, class Sum>
-GRPO_HD void find_m2(spread& s, const Members& in, const T* r, const Sum& sum) {
+template <class Sum>
+GRPO_HD void find_m2(spread& s, const Sum& sum) {
     const double range = s.greatest - s.least;
-    s.m2 = sum(square_about_mean<Members, T>{in, r, s.mean, grid_for(range * range, static_cast<double>(s.n))});
+    s.m2 = sum(square_about_mean{s.mean, grid_for(range * range, static_cast<double>(s.n))});
 }
 
-// Σ f over rows [first, last), by one lane.
-template <class Groups>
+// Sums over rows [first, last), by one lane.
+template <class Members, class T>
 struct sum_of_rows {
-    const Groups& groups;
+    Members in;
+    const T* r;
     std::int64_t first;
     std::int64_t last;
 
     template <class F>
     GRPO_HD double operator()(const F& f) const {
         double sum = 0;
-        for (std::int64_t row = first; row < last; ++row) sum += exact_sum(groups.begin(row), groups.end(row), f);
+        for (std::int64_t row = first; row < last; ++row) {
+            sum += exact_sum(in.groups.begin(row), in.groups.end(row),
+                             [&](std::int64_t i) { return in(i) ? f(static_cast<double>(r[i])) : 0.0; });
+        }
         return sum;
     }
 };
-template <class Groups>
-sum_of_rows(const Groups&, std::int64_t, std::int64_t) -> sum_of_rows<Groups>;
+template <class Members, class T>
+sum_of_rows(const Members&, const T*, std::int64_t, std::int64_t) -> sum_of_rows<Members, T>;
 
 // Two passes in double.
 template <class Members, class T>
 GRPO_HD spread measure(const Members& in, const T* r, std::int64_t first, std::int64_t last) {
-    const sum_of_rows sum{in.groups, first, last};
+    const sum_of_rows sum{in, r, first, last};
     spread s;
     find_extent(s, in, r, first, last);
-    find_mean(s, in, r, sum);
-    find_m2(s, in, r, sum);
+    find_mean(s, sum);
+    find_m2(s, sum);
     return s;
 }
 
@@ -195,6 +193,7 @@ struct ends {
         a.least = b.least < a.least ? b.least : a.least;
         a.greatest = a.greatest < b.greatest ? b.greatest : a.greatest;
     }
+    GRPO_HD static void add(state<double>& s, C x) { merge(s, state<double>{x, x}); }
 };
 struct one_sum {
     template <class>
@@ -207,42 +206,91 @@ struct one_sum {
     }
 };
 
-// Σ f over one row, by all lanes of a team.
-template <class Team>
-struct sum_of_team {
+// One row of a team, read as often as it is walked.
+template <class Team, class Members, class T>
+struct row_in_memory {
+    using C = std::conditional_t<std::is_integral_v<T>, double, compared<T>>;
     Team& team;
+    Members in;
+    const T* r;
     std::int64_t begin;
     std::int64_t end;
 
+    GRPO_HD auto extent() const {
+        return team.template fold<ends<C>, double>(begin, end, [&](auto& state, cursor<double> at) {
+            if (in(at.i)) ends<C>::add(state, static_cast<C>(r[at.i]));
+        });
+    }
     template <class F>
     GRPO_HD double operator()(const F& f) const {
         return team
-            .template fold<one_sum, double>(begin, end, [&](auto& state, cursor<double> at) { state.sum += f(at.i); })
+            .template fold<one_sum, double>(begin, end, [&](auto& state, cursor<double> at) {
+                state.sum += in(at.i) ? f(static_cast<double>(r[at.i])) : 0.0;
+            })
             .sum;
     }
+    // f(i, x) for every member, x 0 where it does not count.
+    template <class F>
+    GRPO_HD void each(const F& f) const {
+        team.template each<double>(begin, end, [&](cursor<double> at) {
+            const bool counts = in(at.i);
+            f(at.i, counts, counts ? static_cast<double>(r[at.i]) : 0.0);
+        });
+    }
 };
-template <class Team>
-sum_of_team(Team&, std::int64_t, std::int64_t) -> sum_of_team<Team>;
 
-// measure() of one row, the same in every lane.
-template <class Team, class Members, class T>
-GRPO_HD spread measure_together(Team& team, const Members& in, const T* r, std::int64_t row) {
-    using C = std::conditional_t<std::is_integral_v<T>, double, compared<T>>;
-    using extent = ends<C>;
-    const std::int64_t begin = in.groups.begin(row);
-    const std::int64_t end = in.groups.end(row);
+// The same, held by the lanes, K entries each at most: memory is read once.
+template <int K, class Team, class Members, class T>
+struct row_in_lanes {
+    using C = typename row_in_memory<Team, Members, T>::C;
+    Team& team;
+    std::int64_t first;
+    std::int64_t step;
+    std::int64_t end;
+    C x[K];
+    unsigned counted = 0;
+
+    GRPO_HD explicit row_in_lanes(const row_in_memory<Team, Members, T>& row)
+        : team(row.team), first(row.begin + row.team.lane()), step(row.team.size()), end(row.end) {
+        repeat<K>([&](int k) {
+            const std::int64_t i = first + k * step;
+            const bool counts = i < end && row.in(i);
+            x[k] = counts ? static_cast<C>(row.r[i]) : C(0);
+            counted |= counts ? 1u << k : 0u;
+        });
+    }
+    GRPO_HD bool counts(int k) const { return (counted >> k & 1u) != 0; }
+    GRPO_HD auto extent() const {
+        typename ends<C>::template state<double> mine;
+        repeat<K>([&](int k) {
+            if (counts(k)) ends<C>::add(mine, x[k]);
+        });
+        return team.template combine<ends<C>>(mine);
+    }
+    template <class F>
+    GRPO_HD double operator()(const F& f) const {
+        one_sum::state<double> mine;
+        repeat<K>([&](int k) { mine.sum += counts(k) ? f(static_cast<double>(x[k])) : 0.0; });
+        return team.template combine<one_sum>(mine).sum;
+    }
+    template <class F>
+    GRPO_HD void each(const F& f) const {
+        repeat<K>([&](int k) {
+            if (first + k * step < end) f(first + k * step, counts(k), static_cast<double>(x[k]));
+        });
+    }
+};
+
+// measure() of a team's row of n members that count, the same in every lane.
+template <class Row>
+GRPO_HD spread measure_together(const Row& row, std::int64_t n) {
+    const auto far = row.extent();
     spread s;
-    s.n = Members::all ? end - begin : count_active(team, in.groups, row);
-    const auto far = team.template fold<extent, double>(begin, end, [&](auto& state, cursor<double> at) {
-        if (!in(at.i)) return;
-        const C x = static_cast<C>(r[at.i]);
-        extent::merge(state, std::remove_reference_t<decltype(state)>{x, x});
-    });
-    s.least = s.n == 0 ? 0.0 : static_cast<double>(far.least);
-    s.greatest = s.n == 0 ? 0.0 : static_cast<double>(far.greatest);
-    const sum_of_team sum{team, begin, end};
-    find_mean(s, in, r, sum);
-    find_m2(s, in, r, sum);
+    s.n = n;
+    s.least = n == 0 ? 0.0 : static_cast<double>(far.least);
+    s.greatest = n == 0 ? 0.0 : static_cast<double>(far.greatest);
+    find_mean(s, row);
+    find_m2(s, row);
     return s;
 }
 

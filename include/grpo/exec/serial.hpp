@@ -31,6 +31,7 @@ struct kept_value {
 //   combine<Monoid>(state)            the lanes' states merged, the same in every lane
 //   leader()                          true in exactly one lane
 //   worker                            which of the executor's size() teams it is: for memory of its own
+//   lane(), size()                    optional: which of how many lanes, for what each holds of a short row
 //   count_nonzero(mask, b, e)         optional: how many entries of a mask are not 0, counted by all lanes together
 // and, if it gains from them, verbs for rows far longer than a cache: see detail::stream and detail::sweep
 struct serial_team {
