@@ -220,4 +220,129 @@ TEST_CASE("several rewards, and A*-PO's loss") {
           doctest::Approx(expected));
 }
 
+// The total on the host, wherever it was folded.
+template <class Total>
+Total value(const Total& total) { return total; }
+template <class Total>
+Total value(const Total* total) { return *total; }
+
+TEST_CASE("rollout corrections") {
+    const rows_of_any_length rows;
+    const auto old = numbers<float>(rows.n, 14);
+    auto rollout = numbers<float>(rows.n, 15);
+    rollout[9] = std::nanf("");
+    const auto batch = grpo::batch(rows.masked(), grpo::logp_old(old), grpo::logp_rollout(rollout));
+    using grpo::correction_level;
+    for (const auto& rule : {grpo::correction::tis(1.1), grpo::correction::tis(1.1).normalised(),
+                             grpo::correction::sequence_mask(1.2), grpo::correction::seq_mask_tis(0.9, 1.2).normalised()}) {
+        std::vector<double> sums;
+        same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+            const grpo::correction_result r = value(grpo::correction_weights(exec, batch, rule, out));
+            sums.insert(sums.end(), {r.weight, r.weight_square, r.sequence_mean, static_cast<double>(r.outside)});
+            CHECK(r.missing == 1);
+        });
+        const std::vector<double> expected(sums.begin(), sums.begin() + 4);
+        CHECK(difference(std::vector<double>(sums.begin() + 4, sums.begin() + 8), expected, 1e-6) == "");
+        CHECK(difference(std::vector<double>(sums.begin() + 8, sums.end()), expected, 1e-6) == "");
+    }
+    same_everywhere<float>(6, [&](const auto& exec, auto& out) {
+        const auto rule = grpo::correction::tis(1.05, correction_level::geometric).normalised();
+        (void)grpo::correction_weights_by_sequence(exec, batch, rule, out);
+    });
+    same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+        grpo::divide_weights(exec, rows.masked(), 2.0, out);
+    });
+    for (const auto level : {grpo::rejection_level::token, grpo::rejection_level::sequence_mean, grpo::rejection_level::sequence_max}) {
+        std::vector<float> statistic(rows.n);
+        std::vector<std::int64_t> rejected;
+        same_everywhere<std::uint8_t>(rows.n, [&](const auto& exec, auto& out) {
+            const auto rule = grpo::rejection::k3(level, 0.05);
+            const grpo::view to(statistic.data(), level == grpo::rejection_level::token ? std::int64_t{58} : std::int64_t{6});
+            rejected.push_back(value(grpo::reject(exec, batch, rule, out, to)).rejected_tokens);
+            rejected.push_back(value(grpo::reject(exec, batch, rule, out)).rejected_tokens);
+        });
+        CHECK(rejected == std::vector<std::int64_t>(6, rejected[0]));
+    }
+}
+
+TEST_CASE("metrics of two engines, and of a critic") {
+    const rows_of_any_length rows;
+    const auto x = numbers<float>(rows.n, 16);
+    const auto y = numbers<float>(rows.n, 17);
+    const auto engines = grpo::batch(rows.masked(), grpo::logp_old(x), grpo::logp_rollout(y));
+    const auto critic = grpo::batch(rows.masked(), grpo::values(x), grpo::returns(y));
+    const auto expected = grpo::measure_mismatch(engines);
+    const double correlation = grpo::measure_probability_fit(engines).correlation();
+    const double explained = grpo::measure_value_fit(critic).explained_variance();
+    const auto on = [&](const auto& exec) {
+        const grpo::mismatch got = value(grpo::measure_mismatch(exec, engines));
+        CHECK(got.kl == doctest::Approx(expected.kl));
+        CHECK(got.largest_weight == expected.largest_weight);
+        CHECK(got.smallest_weight == expected.smallest_weight);
+        CHECK(got.tokens == expected.tokens);
+        CHECK(got.perplexity_old == doctest::Approx(expected.perplexity_old));
+        CHECK(value(grpo::measure_probability_fit(exec, engines)).correlation() == doctest::Approx(correlation));
+        CHECK(value(grpo::measure_value_fit(exec, critic)).explained_variance() == doctest::Approx(explained));
+    };
+    on(lanes<4>{});
+    on(elsewhere<4>{});
+}
+
+TEST_CASE("responses of a preference, and steps") {
+    const rows_of_any_length rows;
+    const auto x = numbers<float>(rows.n, 18);
+    const auto y = numbers<float>(rows.n, 19);
+    const auto slope = numbers<float>(6, 20);
+    for (const auto how : {grpo::pooling::sum, grpo::pooling::mean}) {
+        same_everywhere<float>(6, [&](const auto& exec, auto& out) { grpo::sequence_logp(exec, rows.masked(), x, out, how); });
+        same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) { grpo::spread(exec, rows.masked(), slope, out, how); });
+    }
+    same_everywhere<float>(6, [&](const auto& exec, auto& out) {
+        grpo::wpo_weights(exec, rows.masked(), x, y, out);
+        grpo::multiply_wpo_weights(exec, rows.masked(), y, x, out);
+    });
+    same_everywhere<float>(6, [&](const auto& exec, auto& out) { grpo::weighted_sequence_logp(exec, rows.masked(), x, y, out); });
+    same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) { grpo::weighted_spread(exec, rows.masked(), slope, y, out); });
+    const auto logits = numbers<float>(2 * rows.n, 21);
+    std::vector<double> losses;
+    same_everywhere<float>(2 * rows.n, [&](const auto& exec, auto& out) {
+        losses.push_back(value(grpo::step_loss(exec, rows.shape(), logits, y, 51.0, out)).loss(51.0));
+    });
+    CHECK(losses[1] == doctest::Approx(losses[0]));
+    CHECK(losses[2] == doctest::Approx(losses[0]));
+    const auto batch = grpo::batch(rows.masked(), grpo::logp(x), grpo::logp_old(y), grpo::advantage(y));
+    same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+        grpo::gradient_coefficient(exec, grpo::clipped{}, batch, grpo::d_logp(out));
+    });
+}
+
+TEST_CASE("errors of another memory, with nothing written") {
+    const rows_of_any_length rows;
+    const auto x = numbers<float>(rows.n, 22);
+    std::vector<float> out(rows.n, 7.0f);
+    elsewhere<4> there;
+    const auto says = [](const auto& call) -> std::string {
+        try {
+            call();
+        } catch (const grpo::error& e) {
+            return e.what();
+        }
+        return "";
+    };
+    CHECK(says([&] { grpo::whiten(there, grpo::ragged(rows.cu), x, out); }) ==
+          "grpo::whiten: cu_seqlens has 7 entries in a device's memory: give ragged() their last as well");
+    CHECK(says([&] { grpo::group_normalised(there, rows.shape(), x, out, {.singleton = grpo::singleton_rule::error}); }) ==
+          "grpo::group_normalised: options.singleton is error (2), but the sizes of 6 groups lie in another memory");
+    const std::string host = " points into host memory, but device 0 is to read or write it";
+    there.forbidden = x.data();
+    CHECK(says([&] { grpo::whiten(there, rows.masked(), x, out); }) == "grpo::whiten: x" + host);
+    CHECK(says([&] { (void)grpo::measure_value_fit(there, grpo::batch(rows.masked(), grpo::values(x), grpo::returns(out))); }) ==
+          "grpo::measure_value_fit: value" + host);
+    there.forbidden = rows.mask.data();
+    CHECK(says([&] { grpo::discounted_returns(there, rows.masked(), 1.0, x, out); }) == "grpo::discounted_returns: mask" + host);
+    there.forbidden = rows.cu.data();
+    CHECK(says([&] { grpo::sequence_logp(there, rows.masked(), x, out); }) != "");
+    CHECK(out == std::vector<float>(rows.n, 7.0f));
+}
+
 }  // namespace

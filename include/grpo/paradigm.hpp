@@ -30,7 +30,7 @@ template <class Exec, term Term, class Batch, class... Outputs>
 void gradient_coefficient(Exec&& exec, const Term& loss, const Batch& b, const Outputs&... outputs) {
     static_assert(sizeof...(Outputs) > 0,
                   "grpo: gradient_coefficient writes where d_logp(...), or d_chosen(...) and d_rejected(...), points");
-    loss_result total;
+    detail::loss_target<Exec> total{};
     accumulate(total, exec, objective{-loss, aggregation::token_sum()}, b, 1.0, outputs...);
 }
 

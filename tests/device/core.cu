@@ -82,8 +82,61 @@ const double* supervision(const grpo::cuda& gpu, const place<T>& at, const grpo:
     return grpo::a_star_loss(gpu, grpo::padded(at.rows, at.n), 0.1, tokens(at), more_tokens(at), sequences(at), tokens(at));
 }
 
+template <class T, class W>
+const grpo::correction_result* corrections(const grpo::cuda& gpu, const place<T>& at, const place<W>& to,
+                                           const grpo::correction& rule, const grpo::rejection& band) {
+    const grpo::correction_result* result = nullptr;
+    on_shapes(at, [&](const auto& shape) {
+        const auto batch = grpo::batch(shape, grpo::logp_old(tokens(at)), grpo::logp_rollout(more_tokens(at)));
+        result = grpo::correction_weights(gpu, batch, rule, tokens(to));
+        result = grpo::correction_weights_by_sequence(gpu, batch, rule, sequences(to));
+        grpo::divide_weights(gpu, shape, 2.0, tokens(to));
+        const grpo::rejection_result* rejected = grpo::reject(gpu, batch, band, tokens(to));
+        rejected = grpo::reject(gpu, batch, band, tokens(to), more_tokens(to));
+        (void)rejected;
+    });
+    return result;
+}
+
+template <class T>
+void metrics(const grpo::cuda& gpu, const place<T>& at, const grpo::mismatch*& of_engines,
+             const grpo::probability_fit*& probabilities, const grpo::value_fit*& values) {
+    on_shapes(at, [&](const auto& shape) {
+        const auto engines = grpo::batch(shape, grpo::logp_old(tokens(at)), grpo::logp_rollout(more_tokens(at)));
+        of_engines = grpo::measure_mismatch(gpu, engines);
+        probabilities = grpo::measure_probability_fit(gpu, engines);
+        values = grpo::measure_value_fit(gpu, grpo::batch(shape, grpo::values(tokens(at)), grpo::returns(more_tokens(at))));
+    });
+}
+
+template <class T, class Out>
+const grpo::loss_result* preferences(const grpo::cuda& gpu, const place<T>& at, const place<Out>& to) {
+    const grpo::loss_result* result = nullptr;
+    on_shapes(at, [&](const auto& shape) {
+        grpo::sequence_logp(gpu, shape, tokens(at), sequences(to), grpo::pooling::mean);
+        grpo::weighted_sequence_logp(gpu, shape, tokens(at), more_tokens(at), sequences(to));
+        grpo::spread(gpu, shape, sequences(at), tokens(to), grpo::pooling::mean);
+        grpo::weighted_spread(gpu, shape, sequences(at), more_tokens(at), tokens(to));
+        grpo::wpo_weights(gpu, shape, tokens(at), more_tokens(at), sequences(to));
+        grpo::multiply_wpo_weights(gpu, shape, tokens(at), more_tokens(at), sequences(to));
+        result = grpo::step_loss(gpu, shape, grpo::view(at.tokens, 2 * at.n), tokens(at), 1.0, grpo::view(to.tokens, 2 * at.n));
+        const auto batch = grpo::batch(shape, grpo::logp(tokens(at)), grpo::logp_old(more_tokens(at)),
+                                       grpo::advantage(grpo::by_sequence(sequences(at))));
+        grpo::gradient_coefficient(gpu, grpo::clipped{}, batch, grpo::d_logp(tokens(to)));
+    });
+    const auto pairs = grpo::batch(grpo::padded(1, at.n), grpo::chosen(tokens(at)), grpo::rejected(more_tokens(at)),
+                                   grpo::ref_chosen(tokens(at)), grpo::ref_rejected(more_tokens(at)));
+    return grpo::evaluate(gpu, grpo::objective{grpo::dpo{.beta = 0.1}, grpo::aggregation::token_mean()}, pairs, 1.0,
+                          grpo::d_chosen(tokens(to)), grpo::d_rejected(more_tokens(to)));
+}
+
 template void statistics(const grpo::cuda&, const place<float>&, const place<float>&, grpo::view<grpo::group_report>);
 template void statistics(const grpo::cuda&, const place<grpo::bfloat16>&, const place<float>&, grpo::view<grpo::group_report>);
 template void recurrences(const grpo::cuda&, const place<float>&, const place<float>&);
 template void recurrences(const grpo::cuda&, const place<double>&, const place<double>&);
 template const double* supervision(const grpo::cuda&, const place<float>&, const grpo::reasoning_steps<float>&, float*);
+template const grpo::correction_result* corrections(const grpo::cuda&, const place<float>&, const place<float>&,
+                                                    const grpo::correction&, const grpo::rejection&);
+template void metrics(const grpo::cuda&, const place<float>&, const grpo::mismatch*&, const grpo::probability_fit*&,
+                      const grpo::value_fit*&);
+template const grpo::loss_result* preferences(const grpo::cuda&, const place<float>&, const place<float>&);

@@ -167,11 +167,11 @@ void gdpo(const Executor& exec, const Groups& groups, const gdpo_inputs<T, Flag>
     constexpr const char* function = "gdpo";
     const view s(scratch);
     const view a(advantage);
+    detail::require(detail::check_shape(exec, function, groups));
     const std::int64_t n = groups.extent();
     const std::int64_t all = n * x.weight.size();
     detail::require(options.group.validate(function));
     detail::require(options.batch.validate(function));
-    detail::require(detail::check_shape(exec, function, groups));
     detail::require(detail::wants(function, "reward", x.reward, all, "sequences times keys"));
     detail::require(detail::may_have(function, "valid", x.valid, all, "sequences times keys"));
     detail::require(detail::may_have(function, "repeat", x.repeat, n, "sequences"));

@@ -145,9 +145,9 @@ void optimal_token_baseline(const Executor& exec, const Groups& groups, const Sh
     const view a(advantage);
     const view g(returns);
     const view b(baseline);
-    const std::int64_t n = layout.extent();
     detail::require(detail::check_shape(exec, function, groups));
     detail::require(detail::check_shape(exec, function, layout));
+    const std::int64_t n = layout.extent();
     detail::require(detail::below(function, "eps", options.eps, 0));
     detail::require(detail::wrong_size(function, "layout's rows", layout.rows(), groups.extent(), "sequences"));
     detail::require(detail::wants(function, "reward", x.reward, n, "positions"));

@@ -258,6 +258,7 @@ void reinforce_plus_plus_baseline(const Executor& exec, const Groups& groups, co
     constexpr const char* function = "reinforce_plus_plus_baseline";
     const view a(advantage);
     detail::require(options.whitening.validate(function));
+    detail::require(detail::check_shape(exec, function, groups));
     detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::wrong_size(function, "layout's rows", layout.rows(), groups.extent(), "sequences"));
     detail::require(detail::wants(function, "advantage", a, layout.extent(), "positions"));

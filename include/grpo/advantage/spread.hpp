@@ -216,7 +216,7 @@ struct row_in_memory {
     std::int64_t begin;
     std::int64_t end;
 
-    GRPO_HD auto extent() const {
+    GRPO_HD typename ends<C>::template state<double> extent() const {
         return team.template fold<ends<C>, double>(begin, end, [&](auto& state, cursor<double> at) {
             if (in(at.i)) ends<C>::add(state, static_cast<C>(r[at.i]));
         });
@@ -260,7 +260,7 @@ struct row_in_lanes {
         });
     }
     GRPO_HD bool counts(int k) const { return (counted >> k & 1u) != 0; }
-    GRPO_HD auto extent() const {
+    GRPO_HD typename ends<C>::template state<double> extent() const {
         typename ends<C>::template state<double> mine;
         repeat<K>([&](int k) {
             if (counts(k)) ends<C>::add(mine, x[k]);

@@ -20,6 +20,7 @@ void outcome_supervision(const Executor& exec, const Groups& groups, const Shape
                          PerSequence&& per_sequence, Advantage&& advantage, const group_options& options = {}) {
     constexpr const char* function = "outcome_supervision";
     const view a(advantage);
+    detail::require(detail::check_shape(exec, function, groups));
     detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::wrong_size(function, "layout's rows", layout.rows(), groups.extent(), "sequences"));
     detail::require(detail::wants(function, "advantage", a, layout.extent(), "positions"));

@@ -52,7 +52,7 @@ struct mismatch {
         return variance > 0 ? ::sqrt(variance) : 0.0;
     }
 
-    friend mismatch operator+(mismatch a, const mismatch& b) {
+    GRPO_HD friend mismatch operator+(mismatch a, const mismatch& b) {
         if (a.first_nonfinite < 0) a.first_nonfinite = b.first_nonfinite;
         if (b.tokens > 0) {
             const bool first = a.tokens == 0;
@@ -89,6 +89,8 @@ struct mismatch_rows {
 
     Batch data;
     mismatch_band band;
+
+    GRPO_HD std::int64_t entries() const { return data.layout.extent(); }
 
     template <class Team>
     GRPO_HD mismatch operator()(Team& team, std::int64_t row) const {
@@ -168,19 +170,16 @@ private:
 
 }  // namespace detail
 
-// Needs logp_old and logp_rollout in the batch; reads them once.
+// Needs logp_old and logp_rollout in the batch; reads them once. (An executor of another memory returns where the sums will be.)
 template <class Exec, shape Shape, class... Fields>
-mismatch measure_mismatch(Exec&& exec, const batch<Shape, Fields...>& b, const mismatch_band& band = {}) {
+detail::total_of<Exec, mismatch> measure_mismatch(Exec&& exec, const batch<Shape, Fields...>& b, const mismatch_band& band = {}) {
     using Batch = batch<Shape, Fields...>;
     constexpr const char* function = "measure_mismatch";
     detail::check_correction_inputs<Batch>();
-    detail::require(detail::first_of(b.validate(function, detail::correction_needs),
+    detail::require(detail::first_of(detail::check_batch(exec, function, b, detail::correction_needs),
                                      detail::below(function, "mismatch_band.bound", band.bound, 0.0),
                                      detail::validate_band(function, "mismatch_band", band.low, band.high)));
-    mismatch total;
-    exec.fold(b.layout.rows(), total, detail::mismatch_rows<Batch>{b, band},
-              [](mismatch& all, const mismatch& row) { all = all + row; });
-    return total;
+    return detail::fold_rows<mismatch>(exec, b.layout.rows(), detail::mismatch_rows<Batch>{b, band});
 }
 template <shape Shape, class... Fields>
 mismatch measure_mismatch(const batch<Shape, Fields...>& b, const mismatch_band& band = {}) {

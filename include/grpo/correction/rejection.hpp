@@ -75,7 +75,7 @@ struct rejection_result {
     std::int64_t nonfinite = 0;           // tokens whose log w is not finite although logp_rollout is not missing
     std::int64_t first_nonfinite = -1;    // flat index of the first of them, in the part where it occurred
 
-    friend rejection_result operator+(rejection_result a, const rejection_result& b) {
+    GRPO_HD friend rejection_result operator+(rejection_result a, const rejection_result& b) {
         a.tokens += b.tokens;
         a.sequences += b.sequences;
         a.rejected_tokens += b.rejected_tokens;
@@ -111,6 +111,8 @@ struct rejection_rows {
     rejection rule;
     view<M> keep;
     Statistic statistic;
+
+    GRPO_HD std::int64_t entries() const { return data.layout.extent(); }
 
     template <class Team>
     GRPO_HD rejection_result operator()(Team& team, std::int64_t row) const {
@@ -197,14 +199,13 @@ private:
 };
 
 template <class Exec, class Batch, class M, class Statistic>
-rejection_result run_rejection(Exec&& exec, const Batch& b, const rejection& rule, view<M> keep, const Statistic& to) {
+auto run_rejection(const Exec& exec, const Batch& b, const rejection& rule, view<M> keep, const Statistic& to) {
     check_correction_inputs<Batch>();
-    require(first_of(b.validate("reject", correction_needs), rule.validate("reject"),
-                     validate_view("reject", "keep", keep, b.layout.extent(), "positions")));
-    rejection_result total;
-    exec.fold(b.layout.rows(), total, rejection_rows<Batch, M, Statistic>{b, rule, keep, to},
-              [](rejection_result& all, const rejection_result& row) { all = all + row; });
-    return total;
+    require(check_batch(exec, "reject", b, correction_needs));
+    require(first_of(rule.validate("reject"),
+                     validate_view("reject", "keep", keep, b.layout.extent(), "positions"),
+                     check_reach(exec, "reject", named("keep", keep))));
+    return fold_rows<rejection_result>(exec, b.layout.rows(), rejection_rows<Batch, M, Statistic>{b, rule, keep, to});
 }
 
 }  // namespace detail
@@ -213,8 +214,9 @@ rejection_result run_rejection(Exec&& exec, const Batch& b, const rejection& rul
 // rules by giving the second the shape .where(keep) of the first.
 //   denominators shrink:        batch over shape.where(keep)
 //   denominators stay as were:  keep as grpo::weight(keep), or .where(keep) with the denominator counted before
+// Executors of another memory return where the counts will be.
 template <class Exec, shape Shape, class... Fields, class Keep>
-rejection_result reject(Exec&& exec, const batch<Shape, Fields...>& b, const rejection& rule, Keep&& keep) {
+detail::total_of<Exec, rejection_result> reject(Exec&& exec, const batch<Shape, Fields...>& b, const rejection& rule, Keep&& keep) {
     return detail::run_rejection(exec, b, rule, view(keep), detail::no_output{});
 }
 template <shape Shape, class... Fields, class Keep>
@@ -224,12 +226,14 @@ rejection_result reject(const batch<Shape, Fields...>& b, const rejection& rule,
 
 // Also writes the statistic: per position at token level (0 where masked), else per sequence (0 where empty).
 template <class Exec, shape Shape, class... Fields, class Keep, class Statistic>
-rejection_result reject(Exec&& exec, const batch<Shape, Fields...>& b, const rejection& rule, Keep&& keep,
+detail::total_of<Exec, rejection_result> reject(Exec&& exec, const batch<Shape, Fields...>& b, const rejection& rule, Keep&& keep,
                         Statistic&& statistic) {
     const view out(statistic);
     const bool by_token = rule.level == rejection_level::token;
+    if constexpr (!detail::on_host<Exec>) detail::require(detail::check_shape(exec, "reject", b.layout));
     detail::require(detail::validate_view("reject", "statistic", out, by_token ? b.layout.extent() : b.layout.rows(),
                                           by_token ? "positions" : "sequences"));
+    detail::require(detail::check_reach(exec, "reject", detail::named("statistic", out)));
     using T = std::remove_reference_t<decltype(out[0])>;
     return detail::run_rejection(exec, b, rule, view(keep), detail::optional_output<T>{out});
 }

@@ -83,7 +83,7 @@ struct correction_result {
 
     // What normalised() divides by. To normalise over ranks or micro-batches: compute weights without it, add the
     // results, then divide_weights() by this.
-    double mean(correction_level level) const {
+    GRPO_HD double mean(correction_level level) const {
         const double sum = level == correction_level::token ? weight : sequence_mean;
         const std::int64_t n = level == correction_level::token ? weighted : weighted_sequences;
         const double centre = n > 0 ? sum / static_cast<double>(n) : 0.0;
@@ -95,7 +95,7 @@ struct correction_result {
         return tokens > 0 ? static_cast<double>(outside) / static_cast<double>(tokens) : 0.0;
     }
 
-    friend correction_result operator+(correction_result a, const correction_result& b) {
+    GRPO_HD friend correction_result operator+(correction_result a, const correction_result& b) {
         a.tokens += b.tokens;
         a.sequences += b.sequences;
         a.outside += b.outside;
@@ -122,6 +122,8 @@ struct weight_rows {
     Batch data;
     correction rule;
     view<W> out;
+
+    GRPO_HD std::int64_t entries() const { return data.layout.extent(); }
 
     template <class Team>
     GRPO_HD correction_result operator()(Team& team, std::int64_t row) const {
@@ -220,40 +222,89 @@ private:
     }
 };
 
+// The mean weight, of sums that will have been folded when the rows are walked.
+struct measured_centre {
+    const correction_result* of;
+    correction_level level;
+
+    GRPO_HD operator double() const { return of->mean(level); }
+};
+
 // The active weights of a row, divided.
-template <class Shape, class W>
+template <class Shape, class W, class Centre>
 struct divided_rows {
     Shape layout;
     view<W> weight;
-    double centre;
+    Centre centre;
+
+    GRPO_HD std::int64_t entries() const { return layout.extent(); }
 
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
         using V = typename Team::template vector<std::conditional_t<std::same_as<W, double>, double, float>>;
+        const double divisor = centre;
         team.template each<V>(layout.begin(row), layout.end(row), [&](cursor<V> at) {
             const V w = at.load(weight.data());
             const mask_t<V> use = layout.active(at);
-            at.store(weight.data(), math::select<V>(use, V(w / V(constant<V>(centre))), w));
+            at.store(weight.data(), math::select<V>(use, V(w / V(constant<V>(divisor))), w));
         });
     }
 };
 
-template <bool PerRow, class Exec, class Batch, class W>
-correction_result make_weights(Exec&& exec, const Batch& b, const correction& rule, view<W> out, const char* function) {
-    check_correction_inputs<Batch>();
-    require(first_of(b.validate(function, correction_needs), rule.validate(function),
-                     validate_view(function, "weight", out, PerRow ? b.layout.rows() : b.layout.extent(),
-                                   PerRow ? "sequences" : "positions")));
-    correction_result total;
-    exec.fold(b.layout.rows(), total, weight_rows<Batch, W, PerRow>{b, rule, out},
-              [](correction_result& all, const correction_result& row) { all = all + row; });
-    return total;
-}
+// Weights of sequences, divided: 0 stays 0.
+template <class W, class Centre>
+struct divided_entries {
+    view<W> weight;
+    Centre centre;
 
-inline void rescale(correction_result& r, double centre) {
+    template <class Team>
+    GRPO_HD void operator()(Team& team, std::int64_t row) const {
+        if (team.leader()) weight[row] = static_cast<W>(static_cast<double>(weight[row]) / centre);
+    }
+};
+
+GRPO_HD void rescale(correction_result& r, double centre) {
     r.weight /= centre;
     r.weight_square /= centre * centre;
     r.sequence_mean /= centre;
+}
+
+struct rescaled_result {
+    correction_result* of;
+    correction_level level;
+
+    template <class Team>
+    GRPO_HD void operator()(Team& team, std::int64_t) const {
+        if (team.leader()) rescale(*of, of->mean(level));
+    }
+};
+
+template <bool PerRow, class Exec, class Shape, class W, class Centre>
+void divide(const Exec& exec, const Shape& layout, view<W> weight, const Centre& centre) {
+    if constexpr (PerRow) exec.teams(layout.rows(), divided_entries<W, Centre>{weight, centre});
+    else exec.teams(layout.rows(), divided_rows<Shape, W, Centre>{layout, weight, centre});
+}
+
+// The weights and, normalised, the second pass that divides them.
+template <bool PerRow, class Exec, class Batch, class W>
+auto make_weights(const Exec& exec, const Batch& b, const correction& rule, view<W> out, const char* function) {
+    check_correction_inputs<Batch>();
+    require(check_batch(exec, function, b, correction_needs));
+    require(first_of(rule.validate(function),
+                     validate_view(function, "weight", out, PerRow ? b.layout.rows() : b.layout.extent(),
+                                   PerRow ? "sequences" : "positions"),
+                     check_reach(exec, function, named("weight", out))));
+    auto r = fold_rows<correction_result>(exec, b.layout.rows(), weight_rows<Batch, W, PerRow>{b, rule, out});
+    if (!rule.normalise) return r;
+    if constexpr (on_host<Exec>) {
+        const double centre = r.mean(rule.level);
+        divide<PerRow>(exec, b.layout, out, centre);
+        rescale(r, centre);
+    } else {
+        divide<PerRow>(exec, b.layout, out, measured_centre{r, rule.level});
+        exec.teams(1, rescaled_result{const_cast<correction_result*>(r), rule.level});
+    }
+    return r;
 }
 
 }  // namespace detail
@@ -262,27 +313,22 @@ inline void rescale(correction_result& r, double centre) {
 template <class Exec, shape Shape, class Weights>
 void divide_weights(Exec&& exec, const Shape& layout, double centre, Weights&& weight) {
     const view out(weight);
-    using W = std::remove_reference_t<decltype(out[0])>;
     constexpr const char* function = "divide_weights";
-    detail::require(detail::first_of(layout.validate(function),
-                                     detail::validate_view(function, "weight", out, layout.extent(), "positions")));
+    detail::require(detail::check_shape(exec, function, layout));
+    detail::require(detail::first_of(detail::validate_view(function, "weight", out, layout.extent(), "positions"),
+                                     detail::check_reach(exec, function, detail::named("weight", out))));
     if (!(centre > 0)) detail::require(detail::complain(function, "centre", "is %g, but must be above %g", centre, 0.0));
-    exec.teams(layout.rows(), detail::divided_rows<Shape, W>{layout, out, centre});
+    detail::divide<false>(exec, layout, out, centre);
 }
 
 // weight[t] = w_t for active tokens, 0 for masked ones; give it to the loss as grpo::weight(w). One entry per position.
 // Needs logp_old and logp_rollout in the batch. `weight` may be logp_rollout's or logp_old's own memory at token level.
+// (An executor of another memory returns where the sums will be.)
 template <class Exec, shape Shape, class... Fields, class Weights>
-correction_result correction_weights(Exec&& exec, const batch<Shape, Fields...>& b, const correction& rule,
+detail::total_of<Exec, correction_result> correction_weights(Exec&& exec, const batch<Shape, Fields...>& b, const correction& rule,
                                      Weights&& weight) {
     const view out(weight);
-    correction_result r = detail::make_weights<false>(exec, b, rule, out, "correction_weights");
-    if (rule.normalise) {
-        const double centre = r.mean(rule.level);
-        divide_weights(exec, b.layout, centre, out);
-        detail::rescale(r, centre);
-    }
-    return r;
+    return detail::make_weights<false>(exec, b, rule, out, "correction_weights");
 }
 template <shape Shape, class... Fields, class Weights>
 correction_result correction_weights(const batch<Shape, Fields...>& b, const correction& rule, Weights&& weight) {
@@ -292,7 +338,7 @@ correction_result correction_weights(const batch<Shape, Fields...>& b, const cor
 // The same with one entry per sequence (0 for one without active tokens): grpo::weight(grpo::by_sequence(w)). The
 // correction's levels must be sequence or geometric.
 template <class Exec, shape Shape, class... Fields, class Weights>
-correction_result correction_weights_by_sequence(Exec&& exec, const batch<Shape, Fields...>& b, const correction& rule,
+detail::total_of<Exec, correction_result> correction_weights_by_sequence(Exec&& exec, const batch<Shape, Fields...>& b, const correction& rule,
                                                  Weights&& weight) {
     constexpr const char* function = "correction_weights_by_sequence";
     const view out(weight);
@@ -301,14 +347,7 @@ correction_result correction_weights_by_sequence(Exec&& exec, const batch<Shape,
                                          "and band_level are %lld and %lld, but a weight per sequence needs sequence or geometric",
                                          static_cast<long long>(rule.level), static_cast<long long>(rule.band_level)));
     }
-    correction_result r = detail::make_weights<true>(exec, b, rule, out, function);
-    if (rule.normalise) {
-        const double centre = r.mean(rule.level);
-        using W = std::remove_reference_t<decltype(out[0])>;
-        for (std::int64_t row = 0; row < out.size(); ++row) out[row] = static_cast<W>(static_cast<double>(out[row]) / centre);
-        detail::rescale(r, centre);
-    }
-    return r;
+    return detail::make_weights<true>(exec, b, rule, out, function);
 }
 template <shape Shape, class... Fields, class Weights>
 correction_result correction_weights_by_sequence(const batch<Shape, Fields...>& b, const correction& rule,

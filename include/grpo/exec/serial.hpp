@@ -231,6 +231,20 @@ problem check_shape(const Exec& exec, const char* function, const Shape& layout)
     }
     return p;
 }
+// A batch, likewise.
+template <class Exec, class Batch>
+problem check_batch(const Exec& exec, const char* function, const Batch& b, unsigned used) {
+    if constexpr (on_host<Exec>) {
+        return b.validate(function, used);
+    } else {
+        problem p = check_shape(exec, function, b.layout);
+        if (!p) p = b.validate(function, used);
+        b.each_input(used, [&](const char* argument, const auto& data) {
+            if (!p) p = check_reach(exec, function, named(argument, data));
+        });
+        return p;
+    }
+}
 
 // Teams of a single lane, for which a body may have a loop of its own, and executors that have such teams.
 template <class Team>
@@ -262,6 +276,10 @@ auto fold_rows(const Exec& exec, std::int64_t rows, const Body& body, const Add&
         return exec.template fold<Total>(rows, body, add);
     }
 }
+
+// What fold_rows() returns: a total, or where it will be.
+template <class Exec, class Total>
+using total_of = std::conditional_t<on_host<Exec>, Total, const Total*>;
 
 // How many active entries a row has, counted by the whole team where that is a verb of it.
 template <class Team, class Shape>

@@ -64,7 +64,7 @@ struct value_fit {
         const double scale = of.xx / divisor + eps;
         return scale > 0 ? 1.0 - of.yy / divisor / scale : 0.0;
     }
-    friend value_fit operator+(const value_fit& a, const value_fit& b) {
+    GRPO_HD friend value_fit operator+(const value_fit& a, const value_fit& b) {
         return {a.of + b.of, a.nonfinite + b.nonfinite};
     }
 };
@@ -76,33 +76,45 @@ struct probability_fit {
     std::int64_t nonfinite = 0;  // active tokens left out for any other reason
 
     double correlation() const { return of.correlation(); }
-    friend probability_fit operator+(const probability_fit& a, const probability_fit& b) {
+    GRPO_HD friend probability_fit operator+(const probability_fit& a, const probability_fit& b) {
         return {a.of + b.of, a.missing + b.missing, a.nonfinite + b.nonfinite};
     }
 };
 
 namespace detail {
 
-// The pairs of one row, in order, by the leader alone: a metric that is taken once per step.
+// A total that merges by its own +, as a monoid.
+template <class Total>
+struct adding {
+    template <class>
+    struct state : Total {};
+    template <class State>
+    GRPO_HD static void merge(State& a, const State& b) {
+        static_cast<Total&>(a) = static_cast<const Total&>(a) + static_cast<const Total&>(b);
+    }
+};
+
+// The pairs of one row; each lane adds up its own in order.
 template <class Batch, class Total, unsigned Needs>
 struct fit_rows {
     Batch data;
 
+    GRPO_HD std::int64_t entries() const { return data.layout.extent(); }
+
     template <class Team>
-    GRPO_HD Total operator()(Team&, std::int64_t row) const {
+    GRPO_HD Total operator()(Team& team, std::int64_t row) const {
         using V = typename Batch::compute;
-        Total total;
+        typename adding<Total>::template state<double> total;
         token<V> t;
         V of_row = 0;
         data.template read_row<Needs>(row, t, of_row);
-        const std::int64_t end = data.layout.end(row);
-        for (std::int64_t i = data.layout.begin(row); i < end; ++i) {
-            if (!data.layout.active(cursor<V>{i})) continue;
+        team.template each<V>(data.layout.begin(row), data.layout.end(row), [&](cursor<V> at) {
+            if (!data.layout.active(at)) return;
             V probe = of_row;
-            data.template read_token<Needs>(cursor<V>{i}, t, probe);
+            data.template read_token<Needs>(at, t, probe);
             add(total, t, is_nonfinite(probe));
-        }
-        return total;
+        });
+        return team.template combine<adding<Total>>(total);
     }
 
 private:
@@ -122,21 +134,19 @@ private:
 };
 
 template <unsigned Needs, class Total, class Exec, class Batch>
-Total fit(Exec&& exec, const Batch& b, const char* function) {
+total_of<Exec, Total> fit(const Exec& exec, const Batch& b, const char* function) {
     static_assert((Batch::has & Needs) == Needs, "grpo: this metric needs two inputs that the batch lacks: values and "
                                                  "returns, or logp_old and logp_rollout");
-    require(b.validate(function, Needs));
-    Total total;
-    exec.fold(b.layout.rows(), total, fit_rows<Batch, Total, Needs>{b},
-              [](Total& all, const Total& row) { all = all + row; });
-    return total;
+    require(check_batch(exec, function, b, Needs));
+    return fold_rows<Total>(exec, b.layout.rows(), fit_rows<Batch, Total, Needs>{b});
 }
 
 }  // namespace detail
 
-// How well the critic's values explain the returns: batch(shape, values(v), returns(r)).
+// How well the critic's values explain the returns: batch(shape, values(v), returns(r)). (An executor of another memory
+// returns where the moments will be.)
 template <class Exec, shape Shape, class... Fields>
-value_fit measure_value_fit(Exec&& exec, const batch<Shape, Fields...>& b) {
+detail::total_of<Exec, value_fit> measure_value_fit(Exec&& exec, const batch<Shape, Fields...>& b) {
     return detail::fit<input::value::bit | input::returns::bit, value_fit>(exec, b, "measure_value_fit");
 }
 template <shape Shape, class... Fields>
@@ -146,7 +156,7 @@ value_fit measure_value_fit(const batch<Shape, Fields...>& b) {
 
 // How well the trainer's and the rollout engine's probabilities agree: batch(shape, logp_old(o), logp_rollout(r)).
 template <class Exec, shape Shape, class... Fields>
-probability_fit measure_probability_fit(Exec&& exec, const batch<Shape, Fields...>& b) {
+detail::total_of<Exec, probability_fit> measure_probability_fit(Exec&& exec, const batch<Shape, Fields...>& b) {
     return detail::fit<detail::correction_needs, probability_fit>(exec, b, "measure_probability_fit");
 }
 template <shape Shape, class... Fields>

@@ -120,8 +120,10 @@ struct two_class_rows {
     view<Out> d;
     double scale;
 
+    GRPO_HD std::int64_t entries() const { return layout.extent(); }
+
     template <class Team>
-    GRPO_HD auto operator()(Team& team, std::int64_t row) const {
+    GRPO_HD tally<3>::state<double> operator()(Team& team, std::int64_t row) const {
         using V = double;  // steps are few, and pairs of logits do not fill packs
         return team.template fold<tally<3>, V>(
             layout.begin(row), layout.end(row), [&](auto& state, cursor<V> at) { this->one_position(state, at); });
@@ -151,29 +153,35 @@ private:
 };
 
 // One row's sums: loss, steps, non-finite steps.
-inline void add_steps(loss_result& onto, const tally<3>::state<double>& row) {
-    const std::int64_t steps = static_cast<std::int64_t>(row.sum[1]);
-    onto.sum += row.sum[0];
-    onto.weight += row.sum[1];
-    onto.count = onto.count + totals{1, steps > 0 ? 1 : 0, steps};
-    onto.nonfinite += static_cast<std::int64_t>(row.sum[2]);
-    if (onto.first_nonfinite < 0 && row.first != no_index) onto.first_nonfinite = row.first;
-}
+struct add_steps {
+    GRPO_HD void operator()(loss_result& onto, const tally<3>::state<double>& row) const {
+        const std::int64_t steps = static_cast<std::int64_t>(row.sum[1]);
+        onto.sum += row.sum[0];
+        onto.weight += row.sum[1];
+        onto.count.sequences += 1;
+        onto.count.nonempty += steps > 0 ? 1 : 0;
+        onto.count.tokens += steps;
+        onto.nonfinite += static_cast<std::int64_t>(row.sum[2]);
+        if (onto.first_nonfinite < 0 && row.first != no_index) onto.first_nonfinite = row.first;
+    }
+    GRPO_HD static void merge(loss_result& onto, const loss_result& later) { onto.merge(later); }
+};
 
 }  // namespace detail
 
 // Cross-entropy of two-class logits [positions, 2] at the active positions of the shape (the steps, see mark_steps): what a
 // process reward model is trained with (cf. arXiv 2211.14275; TRL's PRM trainer). Label 1 means that the step is right.
-// The loss is result.loss(denominator), usually the number of steps; d_logits, [positions, 2], may be an empty view.
+// The loss is result.loss(denominator), usually the number of steps; d_logits, [positions, 2], may be an empty view. (An
+// executor of another memory returns where the result will be.)
 template <class Exec, shape Shape, class X, class Labels, class Out>
     requires(!shape<std::remove_cvref_t<Exec>>)
-loss_result step_loss(Exec&& exec, const Shape& layout, const X& logits, const Labels& labels, double denominator,
+detail::loss_target<Exec> step_loss(Exec&& exec, const Shape& layout, const X& logits, const Labels& labels, double denominator,
                       Out&& d_logits) {
     constexpr const char* function = "step_loss";
     const view x(logits);
     const view y(labels);
     const view d(d_logits);
-    detail::require(layout.validate(function));
+    detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::first_of(
         detail::wrong_size(function, "logits", x.size(), 2 * layout.extent(), "logits (two per position)"),
         detail::check_tokens(function, "labels", layout, y), detail::below(function, "denominator", denominator, 0.0)));
@@ -181,14 +189,14 @@ loss_result step_loss(Exec&& exec, const Shape& layout, const X& logits, const L
         detail::require(
             detail::wrong_size(function, "d_logits", d.size(), 2 * layout.extent(), "logits (two per position)"));
     }
+    detail::require(
+        detail::check_reach(exec, function, detail::named("logits", x), detail::named("labels", y), detail::named("d_logits", d)));
     using T = std::remove_reference_t<decltype(x[0])>;
     using L = std::remove_reference_t<decltype(y[0])>;
     using D = std::remove_reference_t<decltype(d[0])>;
     const double scale = denominator > 0 ? 1.0 / denominator : 0.0;
-    loss_result total;
-    exec.fold(layout.rows(), total, detail::two_class_rows<Shape, T, L, D>{layout, x, y, d, scale},
-              [](loss_result& onto, const tally<3>::state<double>& row) { detail::add_steps(onto, row); });
-    return total;
+    return detail::fold_rows<loss_result>(exec, layout.rows(), detail::two_class_rows<Shape, T, L, D>{layout, x, y, d, scale},
+                                          detail::add_steps{});
 }
 template <shape Shape, class X, class Labels, class Out>
 loss_result step_loss(const Shape& layout, const X& logits, const Labels& labels, double denominator, Out&& d_logits) {

@@ -35,17 +35,19 @@ struct pooled_rows {
     bool exponential = false;
     bool multiply = false;
 
+    GRPO_HD std::int64_t entries() const { return layout.extent(); }
+
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
         using V = typename Team::template vector<number_for<T>>;
         const auto total = team.template fold<tally<1>, V>(
             layout.begin(row), layout.end(row), [&](auto& state, cursor<V> at) { this->one_token(state, at); });
-        if (!team.leader()) return;
         double pooled = total.sum[0];
         if (how == pooling::mean) {
-            const std::int64_t n = layout.count_active(row);
+            const std::int64_t n = count_active(team, layout, row);
             pooled = n > 0 ? pooled / static_cast<double>(n) : 0.0;
         }
+        if (!team.leader()) return;
         if (exponential) pooled = math::exp(pooled);
         if (multiply) pooled *= static_cast<double>(out[row]);
         out[row] = static_cast<Out>(pooled);
@@ -73,12 +75,14 @@ struct spread_slopes {
     view<Out> d;
     pooling how = pooling::sum;
 
+    GRPO_HD std::int64_t entries() const { return layout.extent(); }
+
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
         using V = typename Team::template vector<number_for<T>>;
         double share = static_cast<double>(slope[row]);
         if (how == pooling::mean) {
-            const std::int64_t n = layout.count_active(row);
+            const std::int64_t n = count_active(team, layout, row);
             share = n > 0 ? share / static_cast<double>(n) : 0.0;
         }
         const V s(constant<V>(share));
@@ -114,8 +118,10 @@ problem check_rows(const char* function, const char* argument, const Shape& layo
 template <class Exec, class Shape, class X, class M, class W, class O>
 void pool(Exec&& exec, const char* function, const Shape& layout, X x, M minus, W weight, O out, pooling how,
           bool exponential = false, bool multiply = false) {
-    require(layout.validate(function));
-    require(first_of(check_tokens(function, "logp", layout, x), check_rows(function, "out", layout, out)));
+    require(check_shape(exec, function, layout));
+    require(first_of(check_tokens(function, "logp", layout, x), check_rows(function, "out", layout, out),
+                     check_reach(exec, function, named("logp", x), named("log_collision", minus), named("token_weight", weight),
+                                 named("out", out))));
     using element = std::remove_reference_t<decltype(x[0])>;
     using subtrahend = std::remove_reference_t<decltype(minus[0])>;
     using factor = std::remove_reference_t<decltype(weight[0])>;
@@ -147,6 +153,7 @@ void weighted_sequence_logp(Exec&& exec, const Shape& layout, const X& logp, con
     const view x(logp);
     const view w(token_weight);
     using T = std::remove_cvref_t<decltype(x[0])>;
+    if constexpr (!detail::on_host<Exec>) detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::check_tokens(function, "token_weight", layout, w));
     detail::pool(exec, function, layout, x, detail::nothing<T>(), w, detail::as_view(out), pooling::sum);
 }
@@ -163,9 +170,10 @@ void spread(Exec&& exec, const Shape& layout, const X& slope, Out&& d_token, poo
     const view d(d_token);
     using T = std::remove_reference_t<decltype(s[0])>;
     using D = std::remove_reference_t<decltype(d[0])>;
-    detail::require(layout.validate("spread"));
+    detail::require(detail::check_shape(exec, "spread", layout));
     detail::require(detail::first_of(detail::check_rows("spread", "slope", layout, s),
-                                     detail::check_tokens("spread", "d_token", layout, d)));
+                                     detail::check_tokens("spread", "d_token", layout, d),
+                                     detail::check_reach(exec, "spread", detail::named("slope", s), detail::named("d_token", d))));
     exec.teams(layout.rows(), detail::spread_slopes<Shape, T, const T, D>{layout, s, {}, d, how});
 }
 template <shape Shape, class X, class Out>
@@ -184,10 +192,12 @@ void weighted_spread(Exec&& exec, const Shape& layout, const X& slope, const W& 
     using T = std::remove_reference_t<decltype(s[0])>;
     using F = std::remove_reference_t<decltype(w[0])>;
     using D = std::remove_reference_t<decltype(d[0])>;
-    detail::require(layout.validate(function));
+    detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::first_of(detail::check_rows(function, "slope", layout, s),
                                      detail::check_tokens(function, "token_weight", layout, w),
-                                     detail::check_tokens(function, "d_token", layout, d)));
+                                     detail::check_tokens(function, "d_token", layout, d),
+                                     detail::check_reach(exec, function, detail::named("slope", s),
+                                                         detail::named("token_weight", w), detail::named("d_token", d))));
     exec.teams(layout.rows(), detail::spread_slopes<Shape, T, F, D>{layout, s, w, d});
 }
 template <shape Shape, class X, class W, class Out>
@@ -235,6 +245,7 @@ void wpo_weights(Exec&& exec, const Shape& layout, const X& logp, const Y& log_c
     const view x(logp);
     const view y(log_collision);
     using T = std::remove_cvref_t<decltype(x[0])>;
+    if constexpr (!detail::on_host<Exec>) detail::require(detail::check_shape(exec, "wpo_weights", layout));
     detail::require(detail::check_tokens("wpo_weights", "log_collision", layout, y));
     detail::pool(exec, "wpo_weights", layout, x, y, detail::nothing<T>(), detail::as_view(out), pooling::mean, true);
 }
@@ -250,6 +261,7 @@ void multiply_wpo_weights(Exec&& exec, const Shape& layout, const X& logp, const
     const view x(logp);
     const view y(log_collision);
     using T = std::remove_cvref_t<decltype(x[0])>;
+    if constexpr (!detail::on_host<Exec>) detail::require(detail::check_shape(exec, "multiply_wpo_weights", layout));
     detail::require(detail::check_tokens("multiply_wpo_weights", "log_collision", layout, y));
     detail::pool(exec, "multiply_wpo_weights", layout, x, y, detail::nothing<T>(), detail::as_view(out), pooling::mean, true,
                  true);
