@@ -228,10 +228,11 @@ private:
             constexpr std::int64_t packs = 2 * detail::ring_steps<storage>;
             auto plan = detail::plan_long_rows(facts_, rows, columns, packs, body.keeps_rows());
             plan.ahead = plan.ahead && writes_packs(body);
-            if (plan.ahead) return run(plan, detail::walk_long_rows<true, Body>, body, rows);
-            run(plan, detail::walk_long_rows<false, Body>, body, rows);
+            constexpr bool clusters = !requires { std::bool_constant<(Body::keeps_rows(), true)>(); };
+            if (plan.ahead) return run(plan, detail::walk_long_rows<clusters, true, Body>, body, rows);
+            run(plan, detail::walk_long_rows<clusters, false, Body>, body, rows);
         } else {
-            run(detail::plan_long_rows(facts_, rows, columns, 0, false), detail::walk_long_rows<false, Body>, body, rows);
+            run(detail::plan_long_rows(facts_, rows, columns, 0, false), detail::walk_long_rows<false, false, Body>, body, rows);
         }
     }
     template <class Kernel, class Body, class... More>

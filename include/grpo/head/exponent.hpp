@@ -24,6 +24,9 @@ public:
     static constexpr bool moves_exactly = false;
     // Whether p of -inf is 0 without clamped().
     static constexpr bool takes_infinities = false;
+    // What is computed once a row, and its logarithm of Σ p.
+    using once = double;
+    GRPO_HD static double log(double sum) { return ::log(sum); }
 
     // NaN and -inf have no use as a factor; it is at least the least positive float.
     GRPO_HD explicit softmax_exponent(double factor)

@@ -172,20 +172,20 @@ struct fused_tokens {
         using V = typename Team::template vector<compute>;
         upcoming_rows<V, Input> order(from, first, last);
         auto rows = team.template ahead<V>(from.in.data.data(), order);
-        target_entry next;
-        order.next(next);
+        auto next = order.next_target();
         sequence_of_token sequence;
         for (std::int64_t i = first; i < last; ++i) {
             const row_use use = find(team, sequence, from.position(i));
             if (use == row_use::masked) skip<V>(team, i);
             if (use != row_use::active) continue;
-            const target_entry target = next;
+            const auto target = next;
             const row_type here = from.row(i);
+            const double y = from.template read<V>(here, target);
             gradient_type<V, source::logits> each(here, gradient, from.template beside<WithKl, V>(team, i));
             const span row = span_of<V>(here.data, here.begin, here.end);
-            found_row found = conclude<V, false>(team, rows, row, i, sequence, target, each);
-            if (found.overflown) found = conclude<V, true>(team, rows, row, i, sequence, target, each);
-            order.next(next);
+            found_row found = conclude<V, false>(team, rows, row, i, sequence, target.at, y, each);
+            if (found.overflown) found = conclude<V, true>(team, rows, row, i, sequence, target.at, y, each);
+            next = order.next_target();
             each.take(found.scales, rows.writes(row, target.at) ? target.at : -1);
             rows.sweep(row, each);
             clear<V>(team, gradient, here.end, here.begin + from.in.vocabulary);
@@ -246,11 +246,12 @@ private:
         const row_type here = from.row(i);
         const ref_type<V> ref = from.template beside<WithKl, V>(team, i);
         // Before the lanes meet in measure_beside(), and so before any of them writes over it.
-        const target_entry target = from.template target_of<V>(i);
+        const auto target = from.target_of(i);
+        const double y = from.template read<V>(here, target);
         const softmax_row s = measure_beside<V, Source>(team, here, ref, before);
         gradient_type<V, Source> each(here, gradient, ref);
         each.past_cache = Source == source::scratch && std::is_same_v<Out, compute> && from.large();
-        each.take(evaluated(team, i, sequence, target, s, each), target.at);
+        each.take(evaluated(team, i, sequence, target.at, y, s, each), target.at);
         clear<V>(team, gradient, here.end, here.begin + from.in.vocabulary);
         before.each = each;
         before.any = true;
@@ -258,17 +259,17 @@ private:
 
     // What a token's softmax means to the loss, and to its gradient.
     template <class Team, class Each>
-    GRPO_HD gradient_scales evaluated(Team& team, std::int64_t i, const sequence_of_token& sequence, const target_entry& target,
-                                      const softmax_row& s, const Each& each) const {
+    GRPO_HD gradient_scales evaluated(Team& team, std::int64_t i, const sequence_of_token& sequence, std::int64_t target,
+                                      double y, const softmax_row& s, const Each& each) const {
         const std::int64_t t = from.position(i);
-        const token_values<C> value{static_cast<C>(s.log_probability(target.y * each.e.factor())), static_cast<C>(s.entropy),
+        const token_values<C> value{static_cast<C>(s.log_probability(y * each.e.factor())), static_cast<C>(s.entropy),
                                     static_cast<C>(s.divergence)};
         if (team.leader()) {
             token.logp[t] = value.logp;
             if (WithEntropy) token.entropy[t] = value.entropy;
             if (WithKl) token.kl[t] = value.kl;
         }
-        return each.scales(s, slopes(team, value, token, sequence.row, sequence.tokens, t), target.y, target.at);
+        return each.scales(s, slopes(team, value, token, sequence.row, sequence.tokens, t), y, target);
     }
 
     // Pass 1 of a row in a team of a device, and what follows from it.
@@ -278,12 +279,12 @@ private:
     };
     template <class V, bool Raises, class Team, class Rows, class Each>
     GRPO_HD found_row conclude(Team& team, Rows& rows, const span& row, std::int64_t i, const sequence_of_token& sequence,
-                               const target_entry& target, const Each& each) const {
+                               std::int64_t target, double y, const Each& each) const {
         softmax_exponent<V> e(each.row.reading.factor);
-        start_near(e, target.y);
+        start_near(e, y);
         const softmax_step<wants, V, row_type, ref_type<V>, keep_nothing, Raises> step{each.row, each.ref, {}, e};
         return team.template conclude<sums>(rows.template measure<sums>(row, step), [&](const typename sums::total& s) {
-            return found_row{evaluated(team, i, sequence, target, softmax_row::of<sums>(s), each),
+            return found_row{evaluated(team, i, sequence, target, y, softmax_row::of<sums, V>(s), each),
                              !Raises && overflown(s.sum[sums::p])};
         });
     }

@@ -34,6 +34,7 @@ struct gradient_scales {
 template <bool WithEntropy, bool Stored, class V, class Row, class Ref, class Out>
 struct softmax_gradient {
     static constexpr bool WithKl = !std::is_same_v<Ref, no_reference>;
+    using once = typename softmax_exponent<V>::once;
     static constexpr int segments = Row::reading_type::plain && !WithKl ? 8 : 1;
     Row row;
     Ref ref;
@@ -65,7 +66,8 @@ struct softmax_gradient {
             softmax_exponent<V> at = e;
             g.resumes = resume_or_expect(at, s);
             g.reference = g.resumes ? s.log_reference : s.lse;
-            const double by = e.factor() * (Stored || g.resumes ? 1 / s.sum : ::exp(at.log_reference() - s.lse));
+            const double by = e.factor() * static_cast<double>(Stored || g.resumes ? 1 / static_cast<once>(s.sum)
+                                                               : ::exp(at.log_reference() - s.lse));
             const double shift = s.lse - at.log_reference();
             double sum = -slope.logp;
             if (WithEntropy) sum -= slope.entropy * (s.entropy - shift);
@@ -143,8 +145,8 @@ private:
         if (s.empty) return 0;
         const double factor = e.factor();
         const double log_p = s.log_probability(y * factor);
-        const double p = ::exp(log_p);
-        double d = -slope.logp * ::expm1(log_p);
+        const double p = WithEntropy || WithKl ? ::exp(log_p) : 0;
+        double d = -slope.logp * static_cast<double>(math::expm1(static_cast<once>(log_p)));
         if (WithEntropy && p > 0) d -= slope.entropy * p * (log_p + s.entropy);
         if constexpr (WithKl) {
             if (p > 0) d += slope.kl * p * (log_p - ref.log_probability_at(target) - s.divergence);

@@ -66,14 +66,15 @@ struct used_by_mask {
     GRPO_HD row_use operator()(std::int64_t i, std::int64_t&) const { return (*this)(i); }
 };
 
-// The target's entry of a row: where it is, and the row's reading of it; outside of the row, -inf.
+// The target's entry of a row: where it is, and what is there if that is inside of the row.
+template <class T>
 struct target_entry {
     std::int64_t at = -1;
-    double y = -HUGE_VAL;
+    T raw = T();
 };
 
-template <class Row>
-GRPO_HD bool inside(const Row& row, const target_entry& target) {
+template <class Row, class T>
+GRPO_HD bool inside(const Row& row, const target_entry<T>& target) {
     return target.at >= row.begin && target.at < row.end;
 }
 
@@ -102,12 +103,17 @@ struct head_input {
     GRPO_HD std::int64_t chosen(std::int64_t i) const {
         return in.layout().begin(i) + static_cast<std::int64_t>(target[position(i)]) - first_token;
     }
-    template <class V>
-    GRPO_HD target_entry target_of(std::int64_t i) const {
+    GRPO_HD target_entry<T> target_of(std::int64_t i) const {
         const row_type r = row(i);
         const std::int64_t at = chosen(i);
-        if (at < r.begin || at >= r.end) return {at, -HUGE_VAL};
-        return {at, r.template at<V>(at)};
+        if (at < r.begin || at >= r.end) return {at, T()};
+        return {at, r.data[at]};
+    }
+    // As the row reads it; -inf where there is none.
+    template <class V>
+    GRPO_HD double read(const row_type& r, const target_entry<T>& target) const {
+        if (!inside(r, target)) return -HUGE_VAL;
+        return row_type{&target.raw - target.at, r.begin, r.end, r.reading}.template at<V>(target.at);
     }
     GRPO_HD bool large() const { return exceeds_cache<T>(in.layout().extent()); }
     // The reference's row beside row i, measured unless its log Σ e^z is known.
@@ -149,11 +155,11 @@ struct upcoming_rows {
         where = span_of<V>(row.data, row.begin, row.end);
         return true;
     }
-    GRPO_HD bool next(target_entry& entry) {
+    // The target of the next. What is done with it waits for its memory, and not before.
+    GRPO_HD target_entry<typename Input::storage> next_target() {
         std::int64_t i = 0;
-        if (!next(i)) return false;
-        entry = from.template target_of<V>(i);
-        return true;
+        if (!next(i)) return {};
+        return from.target_of(i);
     }
 };
 

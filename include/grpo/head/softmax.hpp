@@ -137,15 +137,15 @@ struct softmax_row {
     double divergence = 0;       // KL(π ‖ π_ref)
     bool empty = true;
 
-    // From a softmax_sums::total.
-    template <class Sums>
+    // From a softmax_sums::total. V: what it was summed up in.
+    template <class Sums, class V = double>
     GRPO_HD static softmax_row of(const typename Sums::total& s) {
         softmax_row row;
         row.sum = s.sum[Sums::p];
         if (row.sum <= 0) return row;  // not where it is NaN
         row.empty = false;
         row.log_reference = s.log_reference;
-        const double log_sum = ::log(row.sum);
+        const double log_sum = softmax_exponent<V>::log(row.sum);
         row.lse = s.log_reference + log_sum;
         if constexpr (Sums::with_u) {
             const double h = log_sum - s.unit * (s.sum[Sums::p_u] / row.sum);

@@ -102,7 +102,7 @@ struct logp_rows {
         const auto ref = from.template beside<WithKl, V>(team, i);
         const softmax_row s = measure<Wants, V>(team, row, ref);
         if (!team.leader()) return;
-        write<V>(token, row, ref, s, out.logp == nullptr ? target_entry{} : from.template target_of<V>(i));
+        write<V>(token, row, ref, s, out.logp == nullptr ? 0.0 : from.template read<V>(row, from.target_of(i)));
     }
     // Rows [first, last), those that follow under way meanwhile.
     template <class Team>
@@ -110,7 +110,7 @@ struct logp_rows {
         using V = typename Team::template vector<typename Input::compute>;
         upcoming_rows<V, Input> order(from, first, last);
         auto rows = team.template ahead<V>(from.in.data.data(), order);
-        target_entry next = target_after(order);
+        auto next = order.next_target();
         std::int64_t sequence = -1;
         for (std::int64_t i = first; i < last; ++i) {
             const std::int64_t token = from.position(i);
@@ -119,30 +119,25 @@ struct logp_rows {
                 skip(team, token, use);
                 continue;
             }
-            const target_entry target = next;
+            const auto target = next;
             const auto row = from.row(i);
+            const double y = from.template read<V>(row, target);
             using ref_type = typename Input::template beside_type<WithKl, V>;
             const ref_type ref = from.template beside<WithKl, V>(team, i);
             softmax_exponent<V> e(row.reading.factor);
-            start_near(e, target.y);
-            next = target_after(order);
+            start_near(e, y);
+            next = order.next_target();
             const softmax_step<Wants, V, typename Input::row_type, ref_type, keep_nothing> step{row, ref, {}, e};
             using sums = softmax_sums<Wants>;
             const softmax_row s =
-                softmax_row::of<sums>(team.template combine<sums>(rows.template pass<sums>(span_of<V>(row.data, row.begin, row.end), step)));
-            if (team.leader()) write<V>(token, row, ref, s, target);
+                softmax_row::of<sums, V>(team.template combine<sums>(rows.template pass<sums>(span_of<V>(row.data, row.begin, row.end), step)));
+            if (team.leader()) write<V>(token, row, ref, s, y);
         }
     }
 
 private:
     static constexpr bool WithKl = has(Wants, softmax_wants::divergence);
 
-    template <class Order>
-    GRPO_HD target_entry target_after(Order& order) const {
-        target_entry entry;
-        if (out.logp != nullptr) order.next(entry);
-        return entry;
-    }
     template <class Team>
     GRPO_HD void skip(Team& team, std::int64_t token, row_use use) const {
         softmax_row nothing;
@@ -150,9 +145,8 @@ private:
         if (use == row_use::masked && team.leader()) out.write(token, 0.0, nothing, 0.0);
     }
     template <class V, class Row, class Ref>
-    GRPO_HD void write(std::int64_t token, const Row& row, const Ref& ref, const softmax_row& s, const target_entry& target) const {
-        const double log_probability =  // -inf in another slice, or nowhere
-            inside(row, target) ? s.log_probability(target.y * softmax_exponent<V>(row.reading.factor).factor()) : -HUGE_VAL;
+    GRPO_HD void write(std::int64_t token, const Row& row, const Ref& ref, const softmax_row& s, double y) const {
+        const double log_probability = s.log_probability(y * softmax_exponent<V>(row.reading.factor).factor());
         if constexpr (WithKl) out.write(token, log_probability, s, ref.lse);
         else out.write(token, log_probability, s, 0.0);
     }
@@ -200,15 +194,16 @@ struct d_logits_rows {
         using V = typename Team::template vector<typename Input::compute>;
         upcoming_rows<V, Input> order(from, first, last);
         auto rows = team.template ahead<V>(from.in.data.data(), order);
-        target_entry next = target_after(order);
+        auto next = order.next_target();
         std::int64_t sequence = -1;
         for (std::int64_t i = first; i < last; ++i) {
             const std::int64_t token = from.position(i);
             const row_use use = from.uses(token, sequence);
             if (use == row_use::masked) skip<V>(team, i);
             if (use != row_use::active) continue;
-            const target_entry target = next;
+            const auto target = next;
             const auto row = from.row(i);
+            const double y = from.template read<V>(row, target);
             const ref_type<V> ref = from.template beside<WithKl, V>(team, i, saved.lse_ref);
             const span where = span_of<V>(row.data, row.begin, row.end);
             softmax_row s;
@@ -218,14 +213,14 @@ struct d_logits_rows {
                 constexpr softmax_wants wants = wanted(WithEntropy, WithKl);
                 using sums = softmax_sums<wants>;
                 softmax_exponent<V> e(row.reading.factor);
-                start_near(e, target.y);
+                start_near(e, y);
                 const softmax_step<wants, V, typename Input::row_type, ref_type<V>, keep_nothing> step{row, ref, {}, e};
-                s = softmax_row::of<sums>(team.template combine<sums>(rows.template measure<sums>(where, step)));
+                s = softmax_row::of<sums, V>(team.template combine<sums>(rows.template measure<sums>(where, step)));
             }
             gradient_type<V> each(row, gradient, ref);
             const std::int64_t written = inside(row, target) && rows.writes(where, target.at) ? target.at : -1;
-            each.take(each.scales(s, slopes(token), target.y, written), written);
-            next = target_after(order);
+            each.take(each.scales(s, slopes(token), y, written), written);
+            next = order.next_target();
             if (known()) rows.visit(where, each);
             else rows.sweep(where, each);
             clear<V>(team, gradient, row.end, row.begin + from.in.vocabulary);
@@ -242,12 +237,6 @@ private:
     GRPO_HD void skip(Team& team, std::int64_t i) const {
         const std::int64_t begin = from.in.layout().begin(i);
         clear<V>(team, gradient, begin, begin + from.in.vocabulary, from.large());
-    }
-    template <class Order>
-    GRPO_HD target_entry target_after(Order& order) const {
-        target_entry entry;
-        if (d_logp != nullptr) order.next(entry);
-        return entry;
     }
     GRPO_HD softmax_slopes slopes(std::int64_t token) const {
         return {entry(d_logp, token), entry(d_entropy, token), entry(d_kl, token)};

@@ -35,6 +35,8 @@ class softmax_exponent<xsimd::batch<float, A>> {
 public:
     static constexpr bool moves_exactly = true;
     static constexpr bool takes_infinities = false;
+    using once = double;
+    static double log(double sum) { return std::log(sum); }
 
     GRPO_HD explicit softmax_exponent(double factor)
         : c_(static_cast<float>(factor * log2e_32)),

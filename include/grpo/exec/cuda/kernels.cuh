@@ -35,9 +35,9 @@ __global__ void __launch_bounds__(1024) walk_rows(const Body body, std::int64_t 
 }
 
 // Rows of logits: each team has as many, one after the other. Ahead: with a ring in shared memory.
-template <bool Ahead, class Body>
+template <bool Clusters, bool Ahead, class Body>
 __global__ void __launch_bounds__(long_row_threads, 512 / long_row_threads) walk_long_rows(const Body body, std::int64_t rows, team_shape shape) {
-    using team_type = device_team<8, Ahead>;
+    using team_type = device_team<8, Clusters, Ahead>;
     __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);
     team_type team(shared, shape, place.block);
@@ -87,7 +87,7 @@ __device__ void add_results(const fold_memory<Result, Total>& to, std::int64_t r
 template <class Body, class Result, class Total, class Add>
 __global__ void __launch_bounds__(512)
     fold_kernel(const Body body, std::int64_t rows, team_shape shape, fold_memory<Result, Total> to, Add add) {
-    using team_type = device_team<1>;
+    using team_type = device_team<1, true>;
     __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);
     team_type team(shared, shape, place.block);

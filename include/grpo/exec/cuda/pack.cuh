@@ -71,6 +71,16 @@ namespace detail {
 struct alignas(16) sixteen_bytes {
     std::uint32_t word[4];
 };
+// Writes past the first-level cache, which keeps what is small and read again.
+GRPO_HD void write(void* p, const sixteen_bytes& x) {
+#if defined(__CUDA_ARCH__)
+    asm volatile("st.global.L1::no_allocate.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(x.word[0]), "r"(x.word[1]),
+                 "r"(x.word[2]), "r"(x.word[3])
+                 : "memory");
+#else
+    *static_cast<sixteen_bytes*>(p) = x;
+#endif
+}
 
 GRPO_HD bool in_one_access(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
@@ -180,7 +190,7 @@ private:
         for (int k = 0; k < N; k += 4) {
             detail::sixteen_bytes four;
             for (int j = 0; j < 4; ++j) four.word[j] = __builtin_bit_cast(std::uint32_t, x.v[k + j]);
-            *reinterpret_cast<detail::sixteen_bytes*>(p + k) = four;
+            detail::write(p + k, four);
         }
     }
     template <class U>
@@ -212,7 +222,7 @@ private:
                                 static_cast<std::uint32_t>(U(x.v[2 * j + 1]).bits) << 16;
             }
         }
-        *reinterpret_cast<detail::sixteen_bytes*>(p) = eight;
+        detail::write(p, eight);
     }
 };
 
@@ -228,6 +238,14 @@ class softmax_exponent<float_pack<N>> {
 
 public:
     static constexpr bool takes_infinities = true;
+    // A team waits for what is computed once a row: in float, except the sums of what is large and small.
+    using once = float;
+    GRPO_HD static double log(double sum) {
+        if (!(sum > 1e-300 && sum < 1e300)) return ::log(sum);
+        const auto bits = __builtin_bit_cast(std::uint64_t, sum);
+        const auto mantissa = __builtin_bit_cast(double, (bits & 0xfffffffffffffu) | 0x3ff0000000000000u);
+        return (static_cast<double>(bits >> 52) - 1023.0) * unit + static_cast<double>(::logf(static_cast<float>(mantissa)));
+    }
     static constexpr bool moves_exactly = false;  // p are not kept: the second pass has the logits in a cache
 
     GRPO_HD explicit softmax_exponent(double factor) : c_(static_cast<float>(factor * log2e)), reference_(0) {

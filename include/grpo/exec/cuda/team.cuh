@@ -9,6 +9,7 @@
 
 #include <grpo/detail/config.hpp>
 #include <grpo/exec/cuda/ahead.cuh>
+#include <grpo/exec/cuda/cluster.cuh>
 #include <grpo/exec/cuda/pack.cuh>
 #include <grpo/exec/cuda/plan.hpp>
 #include <grpo/exec/serial.hpp>
@@ -28,6 +29,7 @@ struct alignas(16) exchange {
     unsigned char warp[2][Warps][slot];
     unsigned char block[2][most_blocks][slot];
     unsigned char result[2][Results][slot];
+    std::uint64_t arrived[2];  // what blocks of a cluster wait on for each other's states
 };
 
 // A plain value moved between the lanes of a warp, word by word.
@@ -43,31 +45,6 @@ __device__ inline T moved(const T& x, Move&& move) {
     return y;
 }
 
-__device__ inline void cluster_arrive() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-#endif
-}
-__device__ inline void cluster_wait() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-}
-__device__ inline void cluster_barrier() {
-    cluster_arrive();
-    cluster_wait();
-}
-// Stores one word at the same place of another block's shared memory.
-__device__ inline void store_in_block([[maybe_unused]] void* here, [[maybe_unused]] int block,
-                                      [[maybe_unused]] std::uint32_t word) {
-#if __CUDA_ARCH__ >= 900
-    const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(here));
-    std::uint32_t there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(block));
-    asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(there), "r"(word) : "memory");
-#endif
-}
-
 // Who walks a row: `lanes` of a block, a power of 2, in each of `blocks` blocks.
 struct team_shape {
     int lanes = 1;
@@ -76,8 +53,9 @@ struct team_shape {
 
 }  // namespace detail
 
-// Width: how many neighbouring floats a lane computes on. Ahead: whether there is a ring for rows to come; see ahead.cuh.
-template <int Width, bool Ahead = false>
+// Width: how many neighbouring floats a lane computes on. Clusters: whether teams may be of several blocks. Ahead: whether
+// there is a ring for rows to come; see ahead.cuh.
+template <int Width, bool Clusters = false, bool Ahead = false>
 class device_team {
 public:
     // Packs are for rows of logits alone, whose states are small.
@@ -89,11 +67,12 @@ public:
     int worker = 0;
 
     __device__ device_team(exchange& shared, const detail::team_shape& shape, int block)
-        : shared_(shared), lanes_(shape.lanes), blocks_(shape.blocks), block_(block),
+        : shared_(shared), lanes_(shape.lanes), blocks_{shape.blocks}, block_(block),
           lane_(static_cast<int>(threadIdx.x) & (shape.lanes - 1)) {
         const int width = lanes_ < 32 ? lanes_ : 32;
         const int first = static_cast<int>(threadIdx.x) & 31 & ~(width - 1);
         mask_ = width == 32 ? 0xffffffffu : ((1u << width) - 1u) << first;
+        if (blocks_ > 1 && threadIdx.x < 2) detail::prepare_arrivals(&shared_.arrived[threadIdx.x]);
     }
 
     __device__ bool leader() const { return lane_ == 0 && block_ == 0; }
@@ -142,10 +121,7 @@ public:
             meet();
             mine = of_warps<Monoid, State>(warp & ~(lanes_ / 32 - 1), half);
         }
-        if (blocks_ == 1) return mine;
-        if (static_cast<int>(threadIdx.x) / 32 == 0) send(mine, half);
-        detail::cluster_barrier();
-        return of_blocks<Monoid, State>(half);
+        return blocks_ == 1 ? mine : of_cluster<Monoid>(mine);
     }
 
     // f of what all lanes found, for all of them: computed by one warp of each block.
@@ -168,16 +144,13 @@ public:
         if (warp == first) {
             if (lanes_ > 32) mine = of_warps<Monoid, State>(first, half);
             if (blocks_ > 1) {
-                send(mine, half);
-                detail::cluster_arrive();
-                detail::cluster_wait();
-                mine = of_blocks<Monoid, State>(half);
+                send(mine);
+                mine = of_blocks<Monoid, State>();
             }
             const Result result = f(mine);
             if ((threadIdx.x & 31) == 0) __builtin_memcpy(place, &result, sizeof(Result));
-        } else if (blocks_ > 1) {
-            detail::cluster_arrive();
-            detail::cluster_wait();
+        } else {
+            ++sent_;
         }
         meet();
         Result result;
@@ -302,18 +275,30 @@ private:
         __builtin_memcpy(&all, shared_.warp[half][first + (static_cast<int>(threadIdx.x & 31) & (count - 1))], sizeof(State));
         return tree<Monoid>(all, count);
     }
-    // A block's state to all blocks of the cluster, by a warp; and all of theirs, once all have arrived.
+    // A block's state to all blocks of the cluster, by a warp; and all of theirs, once they have arrived. The next but one
+    // is sent to the same place: by blocks that have had the next, which whoever is sent to sends after it has read this one.
     template <class State>
-    __device__ void send(const State& mine, int half) const {
+    __device__ void send(const State& mine) const {
         constexpr int words = static_cast<int>(sizeof(State) / 4);
         std::uint32_t bits[words];
         __builtin_memcpy(bits, &mine, sizeof(State));
+        const int half = sent_ & 1;
+        std::uint64_t* const barrier = &shared_.arrived[half];
+        if (lane_ == 0) detail::expect_bytes(barrier, static_cast<std::uint32_t>(blocks_ * sizeof(State)));
         if (lane_ < blocks_) {
-            for (int k = 0; k < words; ++k) detail::store_in_block(shared_.block[half][block_] + 4 * k, lane_, bits[k]);
+            for (int k = 0; k < words; ++k) detail::send_word(shared_.block[half][block_] + 4 * k, barrier, lane_, bits[k]);
         }
     }
     template <class Monoid, class State>
-    __device__ State of_blocks(int half) const {
+    __device__ State of_cluster(const State& mine) const {
+        if (threadIdx.x < 32) send(mine);
+        return of_blocks<Monoid, State>();
+    }
+    template <class Monoid, class State>
+    __device__ State of_blocks() const {
+        const int half = sent_ & 1;
+        detail::wait_for_bytes(&shared_.arrived[half], static_cast<std::uint32_t>(sent_ >> 1 & 1));
+        ++sent_;
         State all;
         __builtin_memcpy(&all, shared_.block[half][0], sizeof(State));
         for (int b = 1; b < blocks_; ++b) {
@@ -375,11 +360,16 @@ private:
 
     exchange& shared_;
     int lanes_;
-    int blocks_;
+    struct one_block {
+        __device__ one_block(int) {}
+        __device__ constexpr operator int() const { return 1; }
+    };
+    std::conditional_t<Clusters, int, one_block> blocks_;
     int block_;
     int lane_;
     std::uint32_t mask_;
     mutable int turn_ = 0;
+    mutable int sent_ = 0;
 };
 
 }  // namespace grpo::inline v0
