@@ -208,7 +208,8 @@ TEST_CASE("several rewards, and A*-PO's loss") {
         grpo::gdpo_inputs<double> in{.reward = reward, .weight = weight};
         if (!all) in.valid = valid;
         if (!all) in.repeat = repeat;
-        same_everywhere<double>(rows.n, [&](const auto& exec, auto& out) { grpo::gdpo(exec, rows.shape(), in, scratch, out); }, 1e-12);
+        same_everywhere<double>(
+            rows.n, [&](const auto& exec, auto& out) { grpo::gdpo(exec, rows.shape(), in, scratch, out); }, 1e-12);
     }
     const auto advantage = numbers<double>(6, 11);
     std::vector<double> gradient(rows.n);
@@ -252,12 +253,13 @@ TEST_CASE("rollout corrections") {
     same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
         grpo::divide_weights(exec, rows.masked(), 2.0, out);
     });
-    for (const auto level : {grpo::rejection_level::token, grpo::rejection_level::sequence_mean, grpo::rejection_level::sequence_max}) {
+    using grpo::rejection_level;
+    for (const auto level : {rejection_level::token, rejection_level::sequence_mean, rejection_level::sequence_max}) {
         std::vector<float> statistic(rows.n);
         std::vector<std::int64_t> rejected;
         same_everywhere<std::uint8_t>(rows.n, [&](const auto& exec, auto& out) {
             const auto rule = grpo::rejection::k3(level, 0.05);
-            const grpo::view to(statistic.data(), level == grpo::rejection_level::token ? std::int64_t{58} : std::int64_t{6});
+            const grpo::view to(statistic.data(), level == rejection_level::token ? std::int64_t{58} : std::int64_t{6});
             rejected.push_back(value(grpo::reject(exec, batch, rule, out, to)).rejected_tokens);
             rejected.push_back(value(grpo::reject(exec, batch, rule, out)).rejected_tokens);
         });

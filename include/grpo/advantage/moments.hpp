@@ -28,13 +28,15 @@ struct moment_rows {
     }
 };
 struct add_moments {
-    GRPO_HD void operator()(moments::state<double>& all, const moments::state<double>& row) const { moments::merge(all, row); }
-    GRPO_HD static void merge(moments::state<double>& all, const moments::state<double>& later) { moments::merge(all, later); }
+    using state = moments::state<double>;
+    GRPO_HD void operator()(state& all, const state& row) const { moments::merge(all, row); }
+    GRPO_HD static void merge(state& all, const state& later) { moments::merge(all, later); }
 };
 // Of the active entries of all rows: where they will be.
 template <class Exec, class Shape, class T>
 const moments::state<double>* moments_of(const Exec& exec, const Shape& layout, const T* x) {
-    return fold_rows<moments::state<double>>(exec, layout.rows(), moment_rows<Shape, std::remove_const_t<T>>{layout, x}, add_moments{});
+    const moment_rows<Shape, std::remove_const_t<T>> rows{layout, x};
+    return fold_rows<moments::state<double>>(exec, layout.rows(), rows, add_moments{});
 }
 
 }  // namespace grpo::inline v0::detail

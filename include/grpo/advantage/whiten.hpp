@@ -158,7 +158,8 @@ void whiten(const Executor& exec, const Shape& layout, const X& x, Out&& out, co
     using To = detail::plain<decltype(to[0])>;
     detail::require(detail::check_reach(exec, function, detail::named("x", in), detail::named("out", to)));
     const auto apply = [&](const auto& how) {
-        exec.teams(layout.rows(), detail::whitened_rows<Shape, T, To, detail::plain<decltype(how)>>{layout, in.data(), to.data(), how});
+        using rows = detail::whitened_rows<Shape, T, To, detail::plain<decltype(how)>>;
+        exec.teams(layout.rows(), rows{layout, in.data(), to.data(), how});
     };
     if constexpr (detail::on_host<Executor>) {
         apply(detail::whitening_of(exec, layout, static_cast<const T*>(in.data()), options));

@@ -172,7 +172,8 @@ private:
 
 // Needs logp_old and logp_rollout in the batch; reads them once. (An executor of another memory returns where the sums will be.)
 template <class Exec, shape Shape, class... Fields>
-detail::total_of<Exec, mismatch> measure_mismatch(Exec&& exec, const batch<Shape, Fields...>& b, const mismatch_band& band = {}) {
+detail::total_of<Exec, mismatch> measure_mismatch(Exec&& exec, const batch<Shape, Fields...>& b,
+                                                  const mismatch_band& band = {}) {
     using Batch = batch<Shape, Fields...>;
     constexpr const char* function = "measure_mismatch";
     detail::check_correction_inputs<Batch>();

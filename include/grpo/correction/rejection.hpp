@@ -216,7 +216,8 @@ auto run_rejection(const Exec& exec, const Batch& b, const rejection& rule, view
 //   denominators stay as were:  keep as grpo::weight(keep), or .where(keep) with the denominator counted before
 // Executors of another memory return where the counts will be.
 template <class Exec, shape Shape, class... Fields, class Keep>
-detail::total_of<Exec, rejection_result> reject(Exec&& exec, const batch<Shape, Fields...>& b, const rejection& rule, Keep&& keep) {
+detail::total_of<Exec, rejection_result> reject(Exec&& exec, const batch<Shape, Fields...>& b, const rejection& rule,
+                                                Keep&& keep) {
     return detail::run_rejection(exec, b, rule, view(keep), detail::no_output{});
 }
 template <shape Shape, class... Fields, class Keep>
@@ -226,8 +227,8 @@ rejection_result reject(const batch<Shape, Fields...>& b, const rejection& rule,
 
 // Also writes the statistic: per position at token level (0 where masked), else per sequence (0 where empty).
 template <class Exec, shape Shape, class... Fields, class Keep, class Statistic>
-detail::total_of<Exec, rejection_result> reject(Exec&& exec, const batch<Shape, Fields...>& b, const rejection& rule, Keep&& keep,
-                        Statistic&& statistic) {
+detail::total_of<Exec, rejection_result> reject(Exec&& exec, const batch<Shape, Fields...>& b, const rejection& rule,
+                                                Keep&& keep, Statistic&& statistic) {
     const view out(statistic);
     const bool by_token = rule.level == rejection_level::token;
     if constexpr (!detail::on_host<Exec>) detail::require(detail::check_shape(exec, "reject", b.layout));

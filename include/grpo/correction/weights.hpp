@@ -325,8 +325,8 @@ void divide_weights(Exec&& exec, const Shape& layout, double centre, Weights&& w
 // Needs logp_old and logp_rollout in the batch. `weight` may be logp_rollout's or logp_old's own memory at token level.
 // (An executor of another memory returns where the sums will be.)
 template <class Exec, shape Shape, class... Fields, class Weights>
-detail::total_of<Exec, correction_result> correction_weights(Exec&& exec, const batch<Shape, Fields...>& b, const correction& rule,
-                                     Weights&& weight) {
+detail::total_of<Exec, correction_result> correction_weights(Exec&& exec, const batch<Shape, Fields...>& b,
+                                                             const correction& rule, Weights&& weight) {
     const view out(weight);
     return detail::make_weights<false>(exec, b, rule, out, "correction_weights");
 }
@@ -338,8 +338,8 @@ correction_result correction_weights(const batch<Shape, Fields...>& b, const cor
 // The same with one entry per sequence (0 for one without active tokens): grpo::weight(grpo::by_sequence(w)). The
 // correction's levels must be sequence or geometric.
 template <class Exec, shape Shape, class... Fields, class Weights>
-detail::total_of<Exec, correction_result> correction_weights_by_sequence(Exec&& exec, const batch<Shape, Fields...>& b, const correction& rule,
-                                                 Weights&& weight) {
+detail::total_of<Exec, correction_result> correction_weights_by_sequence(Exec&& exec, const batch<Shape, Fields...>& b,
+                                                                         const correction& rule, Weights&& weight) {
     constexpr const char* function = "correction_weights_by_sequence";
     const view out(weight);
     if (rule.level == correction_level::token || rule.band_level == correction_level::token) {
