@@ -318,6 +318,29 @@ TEST_CASE("responses of a preference, and steps") {
     });
 }
 
+TEST_CASE("advantage rules of recipes") {
+    const rows_of_any_length rows;
+    const auto groups = grpo::padded(3, 2);
+    const auto per_sequence = numbers<float>(6, 23);
+    const auto x = numbers<float>(rows.n, 24);
+    const auto y = numbers<float>(rows.n, 25);
+    std::vector<float> returns(rows.n), reward_token(rows.n), baseline(rows.n), centred(6);
+    using grpo::recipe::estimator;
+    for (const auto kind : {estimator::group, estimator::returns, estimator::remax, estimator::gae, estimator::vapo, estimator::otb}) {
+        grpo::recipe::advantage_rule rule{.kind = kind};
+        rule.kl.beta = 0.1;
+        const grpo::recipe::token_inputs<float> in{per_sequence, x, y, x, per_sequence, y};
+        same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+            rule.by_token(exec, groups, rows.masked(), in, {out, returns, centred, reward_token, baseline});
+        }, 1e-5);
+    }
+    grpo::recipe::advantage_rule cut;
+    cut.advantage_bound = 1.0;
+    CHECK_THROWS_AS(cut.by_sequence(elsewhere<4>{}, groups, per_sequence, centred), grpo::error);
+    CHECK_THROWS_AS(grpo::recipe::advantage_rule{.kind = estimator::gpg}.by_sequence(elsewhere<4>{}, groups, per_sequence, centred),
+                    grpo::error);
+}
+
 TEST_CASE("errors of another memory, with nothing written") {
     const rows_of_any_length rows;
     const auto x = numbers<float>(rows.n, 22);

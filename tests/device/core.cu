@@ -130,6 +130,15 @@ const grpo::loss_result* preferences(const grpo::cuda& gpu, const place<T>& at, 
                           grpo::d_chosen(tokens(to)), grpo::d_rejected(more_tokens(to)));
 }
 
+template <class T>
+void recipes(const grpo::cuda& gpu, const place<T>& at, const place<T>& to, const grpo::recipe::advantage_rule& rule) {
+    const auto groups = grpo::padded(1, at.rows);
+    const grpo::recipe::token_inputs<T> in{.reward = sequences(at), .logp_old = tokens(at), .logp_ref = more_tokens(at)};
+    const grpo::recipe::token_outputs<T> out{.advantage = tokens(to), .returns = more_tokens(to), .per_sequence = sequences(to)};
+    on_shapes(at, [&](const auto& shape) { rule.by_token(gpu, groups, shape, in, out); });
+    rule.by_sequence(gpu, groups, sequences(at), sequences(to));
+}
+
 template void statistics(const grpo::cuda&, const place<float>&, const place<float>&, grpo::view<grpo::group_report>);
 template void statistics(const grpo::cuda&, const place<grpo::bfloat16>&, const place<float>&, grpo::view<grpo::group_report>);
 template void recurrences(const grpo::cuda&, const place<float>&, const place<float>&);
@@ -140,3 +149,4 @@ template const grpo::correction_result* corrections(const grpo::cuda&, const pla
 template void metrics(const grpo::cuda&, const place<float>&, const grpo::mismatch*&, const grpo::probability_fit*&,
                       const grpo::value_fit*&);
 template const grpo::loss_result* preferences(const grpo::cuda&, const place<float>&, const place<float>&);
+template void recipes(const grpo::cuda&, const place<float>&, const place<float>&, const grpo::recipe::advantage_rule&);

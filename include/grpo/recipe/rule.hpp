@@ -86,6 +86,7 @@ struct advantage_rule {
     void by_sequence(const Executor& exec, const Groups& groups, const Tokens& tokens, const Reward& reward,
                      Advantage&& advantage) const {
         if (kind != estimator::opo) return by_sequence(exec, groups, reward, advantage);
+        detail::require(check_memory<Executor>());
         const view out(advantage);
         with_bounds(groups, reward, out, [&](const auto& r) { grpo::opo(groups, tokens, r, out, group.singleton); });
     }
@@ -99,6 +100,7 @@ struct advantage_rule {
                                  "shape of the tokens, gdpo (%lld) is grpo::gdpo, the others are by_token",
                                  number(kind), number(estimator::opo), number(estimator::gdpo)));
         }
+        detail::require(check_memory<Executor>());
         const view out(advantage);
         with_bounds(groups, reward, out, [&](const auto& r) { estimate_into(exec, groups, r, out); });
     }
@@ -121,6 +123,10 @@ struct advantage_rule {
                                  "is %lld: likelihoods and preferences (%lld) have no advantage, and several "
                                  "rewards (%lld) are for grpo::gdpo",
                                  number(kind), number(estimator::none), number(estimator::gdpo)));
+        }
+        if constexpr (!detail::on_host<Executor>) {
+            detail::require(check_memory<Executor>());
+            detail::require(detail::check_shape(exec, "recipe::advantage_rule::by_token", tokens));
         }
         detail::require(check_arrays("recipe::advantage_rule::by_token", tokens, in, out));
         if (gives_sequences()) {
@@ -169,6 +175,24 @@ private:
         check(!own || penalised, "reward_token", out.reward_token, false);
         check(otb, "baseline", out.baseline, false);
         return first;
+    }
+
+    // What is computed on the host alone, refused for an executor of another memory.
+    template <class Executor>
+    problem check_memory() const {
+        constexpr const char* function = "recipe::advantage_rule";
+        if constexpr (!detail::on_host<Executor>) {
+            if (kind != estimator::group && gives_sequences()) {
+                return detail::complain(function, "kind", "is %lld, computed in the host's memory alone; others: group (%lld)",
+                                        number(kind), number(estimator::group));
+            }
+            const double bound = reward_bound < advantage_bound ? reward_bound : advantage_bound;
+            if (bound < math::unbounded) {
+                return detail::complain(function, "reward_bound or advantage_bound",
+                                        "is %g, but cuts below %g are made in the host's memory alone", bound, math::unbounded);
+            }
+        }
+        return {};
     }
 
     // The estimate between the two cuts.
