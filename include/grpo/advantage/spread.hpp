@@ -244,21 +244,24 @@ template <int K, class Team, class Members, class T>
 struct row_in_lanes {
     using C = typename row_in_memory<Team, Members, T>::C;
     Team& team;
-    std::int64_t first;
-    std::int64_t step;
-    std::int64_t end;
-    C x[K];
+    std::int64_t begin;
+    int first;
+    int step;
+    int size;
     unsigned counted = 0;
+    C x[K];
 
     GRPO_HD explicit row_in_lanes(const row_in_memory<Team, Members, T>& row)
-        : team(row.team), first(row.begin + row.team.lane()), step(row.team.size()), end(row.end) {
+        : team(row.team), begin(row.begin), first(static_cast<int>(row.team.lane())), step(static_cast<int>(row.team.size())),
+          size(static_cast<int>(row.end - row.begin)) {
         repeat<K>([&](int k) {
-            const std::int64_t i = first + k * step;
-            const bool counts = i < end && row.in(i);
-            x[k] = counts ? static_cast<C>(row.r[i]) : C(0);
+            const bool counts = there(k) && row.in(begin + place(k));
+            x[k] = counts ? static_cast<C>(row.r[begin + place(k)]) : C(0);
             counted |= counts ? 1u << k : 0u;
         });
     }
+    GRPO_HD int place(int k) const { return first + k * step; }
+    GRPO_HD bool there(int k) const { return place(k) < size; }
     GRPO_HD bool counts(int k) const { return (counted >> k & 1u) != 0; }
     GRPO_HD typename ends<C>::template state<double> extent() const {
         typename ends<C>::template state<double> mine;
@@ -276,7 +279,7 @@ struct row_in_lanes {
     template <class F>
     GRPO_HD void each(const F& f) const {
         repeat<K>([&](int k) {
-            if (first + k * step < end) f(first + k * step, counts(k), static_cast<double>(x[k]));
+            if (there(k)) f(begin + place(k), counts(k), static_cast<double>(x[k]));
         });
     }
 };
