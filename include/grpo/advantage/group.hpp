@@ -82,25 +82,15 @@ struct group_rows {
 
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
-        using group = row_in_memory<Team, members<Groups>, T>;
-        const group all{team, {groups}, reward, groups.begin(row), groups.end(row)};
-        if constexpr (!LeftOut && requires { team.lane(); team.size(); }) {
-            const std::int64_t size = all.end - all.begin;
-            if (size <= 4 * team.size()) return walk(team, row_in_lanes<4, Team, members<Groups>, T>(all), row);
-        }
-        walk(team, all, row);
-    }
-
-    template <class Team, class Row>
-    GRPO_HD void walk(Team& team, const Row& members_of, std::int64_t row) const {
         const members<Groups> in{groups};
+        const row_in_lanes<LeftOut ? 1 : 4, Team, members<Groups>, T> members_of(team, in, reward, row);
         const std::int64_t size = groups.end(row) - groups.begin(row);
         const spread s = measure_together(members_of, members<Groups>::all ? size : count_active(team, groups, row));
         const bool kept = keeps_reward(in, row);
         const double scale = factor_of(s, kept);
         const double baseline = kept ? 0.0 : s.mean;
-        members_of.each([&](std::int64_t i, bool counts, double x) {
-            double a = counts ? (x - baseline) * scale : 0.0;
+        members_of.each([&](std::int64_t i, bool counts, auto x) {
+            double a = counts ? (static_cast<double>(x) - baseline) * scale : 0.0;
             if constexpr (LeftOut) a = kept ? a : left_out(in, s, row, i);
             advantage[i] = static_cast<Out>(a);
         });

@@ -206,82 +206,62 @@ struct one_sum {
     }
 };
 
-// One row of a team, read as often as it is walked.
-template <class Team, class Members, class T>
-struct row_in_memory {
+// One row of a team: the first entries of each lane, K of them, are held in registers, so that memory is read once for groups
+// of a usual size. Lanes and places are counted in 32 bits.
+template <int K, class Team, class Members, class T>
+struct row_in_lanes {
     using C = std::conditional_t<std::is_integral_v<T>, double, compared<T>>;
     Team& team;
     Members in;
     const T* r;
     std::int64_t begin;
     std::int64_t end;
-
-    GRPO_HD typename ends<C>::template state<double> extent() const {
-        return team.template fold<ends<C>, double>(begin, end, [&](auto& state, cursor<double> at) {
-            if (in(at.i)) ends<C>::add(state, static_cast<C>(r[at.i]));
-        });
-    }
-    template <class F>
-    GRPO_HD double operator()(const F& f) const {
-        return team
-            .template fold<one_sum, double>(begin, end, [&](auto& state, cursor<double> at) {
-                state.sum += in(at.i) ? f(static_cast<double>(r[at.i])) : 0.0;
-            })
-            .sum;
-    }
-    // f(i, x) for every member, x 0 where it does not count.
-    template <class F>
-    GRPO_HD void each(const F& f) const {
-        team.template each<double>(begin, end, [&](cursor<double> at) {
-            const bool counts = in(at.i);
-            f(at.i, counts, counts ? static_cast<double>(r[at.i]) : 0.0);
-        });
-    }
-};
-
-// The same, held by the lanes, K entries each at most: memory is read once.
-template <int K, class Team, class Members, class T>
-struct row_in_lanes {
-    using C = typename row_in_memory<Team, Members, T>::C;
-    Team& team;
-    std::int64_t begin;
-    int first;
-    int step;
-    int size;
+    int first = 0;
+    int step = 1;
     unsigned counted = 0;
     C x[K];
 
-    GRPO_HD explicit row_in_lanes(const row_in_memory<Team, Members, T>& row)
-        : team(row.team), begin(row.begin), first(static_cast<int>(row.team.lane())), step(static_cast<int>(row.team.size())),
-          size(static_cast<int>(row.end - row.begin)) {
+    GRPO_HD row_in_lanes(Team& of, const Members& which, const T* reward, std::int64_t row)
+        : team(of), in(which), r(reward), begin(which.groups.begin(row)), end(which.groups.end(row)) {
+        if constexpr (!one_lane<Team>) {
+            first = static_cast<int>(team.lane());
+            step = static_cast<int>(team.size());
+        }
         repeat<K>([&](int k) {
-            const bool counts = there(k) && row.in(begin + place(k));
-            x[k] = counts ? static_cast<C>(row.r[begin + place(k)]) : C(0);
-            counted |= counts ? 1u << k : 0u;
+            const std::int64_t i = begin + place(k);
+            const bool use = i < end && in(i);
+            x[k] = use ? static_cast<C>(r[i]) : C(0);
+            counted |= use ? 1u << k : 0u;
         });
     }
-    GRPO_HD int place(int k) const { return first + k * step; }
-    GRPO_HD bool there(int k) const { return place(k) < size; }
-    GRPO_HD bool counts(int k) const { return (counted >> k & 1u) != 0; }
+
     GRPO_HD typename ends<C>::template state<double> extent() const {
         typename ends<C>::template state<double> mine;
-        repeat<K>([&](int k) {
-            if (counts(k)) ends<C>::add(mine, x[k]);
+        each([&](std::int64_t, bool counts, C value) {
+            if (counts) ends<C>::add(mine, value);
         });
         return team.template combine<ends<C>>(mine);
     }
     template <class F>
     GRPO_HD double operator()(const F& f) const {
         one_sum::state<double> mine;
-        repeat<K>([&](int k) { mine.sum += counts(k) ? f(static_cast<double>(x[k])) : 0.0; });
+        each([&](std::int64_t, bool counts, C value) { mine.sum += counts ? f(static_cast<double>(value)) : 0.0; });
         return team.template combine<one_sum>(mine).sum;
     }
+    // f(i, counts, x) for every member, x 0 where it does not count.
     template <class F>
     GRPO_HD void each(const F& f) const {
         repeat<K>([&](int k) {
-            if (there(k)) f(begin + place(k), counts(k), static_cast<double>(x[k]));
+            if (begin + place(k) < end) f(begin + place(k), (counted >> k & 1u) != 0, x[k]);
         });
+        for (std::int64_t i = begin + place(K); i < end; i += step) {
+            const bool use = in(i);
+            f(i, use, use ? static_cast<C>(r[i]) : C(0));
+        }
     }
+
+private:
+    GRPO_HD int place(int k) const { return first + k * step; }
 };
 
 // measure() of a team's row of n members that count, the same in every lane.
