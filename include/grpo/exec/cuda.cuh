@@ -217,6 +217,12 @@ private:
         if constexpr (requires { body.writes_packs(); }) return body.writes_packs();
         return true;
     }
+    // Rows that are never kept need no cluster.
+    template <class Body>
+    static consteval bool may_keep_rows() {
+        if constexpr (requires { typename std::bool_constant<Body::keeps_rows()>; }) return Body::keeps_rows();
+        return true;
+    }
     template <class Body>
     void walk_long(const Body& body) const {
         const std::int64_t rows = body.from.in.rows;
@@ -228,7 +234,7 @@ private:
             constexpr std::int64_t packs = 2 * detail::ring_steps<storage>;
             auto plan = detail::plan_long_rows(facts_, rows, columns, packs, body.keeps_rows());
             plan.ahead = plan.ahead && writes_packs(body);
-            constexpr bool clusters = !requires { std::bool_constant<(Body::keeps_rows(), true)>(); };
+            constexpr bool clusters = may_keep_rows<Body>();
             if (plan.ahead) return run(plan, detail::walk_long_rows<clusters, true, Body>, body, rows);
             run(plan, detail::walk_long_rows<clusters, false, Body>, body, rows);
         } else {

@@ -113,7 +113,7 @@ struct head_input {
     template <class V>
     GRPO_HD double read(const row_type& r, const target_entry<T>& target) const {
         if (!inside(r, target)) return -HUGE_VAL;
-        return row_type{&target.raw - target.at, r.begin, r.end, r.reading}.template at<V>(target.at);
+        return row_type{&target.raw, r.begin - target.at, r.end - target.at, r.reading}.template at<V>(0);
     }
     GRPO_HD bool large() const { return exceeds_cache<T>(in.layout().extent()); }
     // The reference's row beside row i, measured unless its log Σ e^z is known.

@@ -24,7 +24,7 @@ inline constexpr int most_blocks = 8;
 
 // What a block's lanes exchange states through, twice over: whoever writes one half knows that the other has been read.
 template <int Slot, int Warps, int Results>  // bytes of a state at most; warps of a block at most; of them, that conclude
-struct alignas(16) exchange {
+struct alignas(128) exchange {  // so that what lies behind it begins with a line of banks
     static constexpr int slot = Slot;
     unsigned char warp[2][Warps][slot];
     unsigned char block[2][most_blocks][slot];
