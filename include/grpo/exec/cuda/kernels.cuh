@@ -26,7 +26,7 @@ __device__ inline place_in_grid my_place(const team_shape& shape) {
 }
 
 template <class Body>
-__global__ void __launch_bounds__(1024) walk_rows(const Body body, std::int64_t rows, team_shape shape) {
+__global__ void __launch_bounds__(row_threads) walk_rows(const Body body, std::int64_t rows, team_shape shape) {
     using team_type = device_team<1>;
     __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);
@@ -61,31 +61,45 @@ struct fold_memory {
     bool continued;
 };
 
-// total += results, in the order of the rows: by one lane while they are few, else by some over consecutive rows each.
+// total += results, in the order of the rows: by one lane while they are few, to which all bring them; else by some lanes
+// over consecutive rows each.
 template <class Result, class Total, class Add>
 __device__ void add_results(const fold_memory<Result, Total>& to, std::int64_t rows, const Add& add) {
     constexpr int helpers = 64;
     constexpr std::int64_t few = 256;
-    __shared__ alignas(16) unsigned char memory[helpers * sizeof(Total)];
-    Total* const totals = reinterpret_cast<Total*>(memory);
+    constexpr int tile = 16384 / static_cast<int>(sizeof(Result));
+    constexpr std::size_t bytes = helpers * sizeof(Total) > tile * sizeof(Result) ? helpers * sizeof(Total) : tile * sizeof(Result);
+    __shared__ alignas(16) unsigned char memory[bytes];
     const int lane = static_cast<int>(threadIdx.x);
-    const int used = rows <= few ? 1 : helpers < static_cast<int>(blockDim.x) ? helpers : static_cast<int>(blockDim.x);
+    Total mine = lane == 0 && to.continued ? *to.total : Total{};
+    if (rows <= few) {
+        Result* const results = reinterpret_cast<Result*>(memory);
+        for (std::int64_t first = 0; first < rows; first += tile) {
+            const int count = static_cast<int>(rows - first < tile ? rows - first : tile);
+            for (int k = lane; k < count; k += static_cast<int>(blockDim.x)) results[k] = to.results[first + k];
+            __syncthreads();
+            for (int k = 0; lane == 0 && k < count; ++k) add(mine, results[k]);
+            __syncthreads();
+        }
+        if (lane == 0) *to.total = mine;
+        return;
+    }
+    Total* const totals = reinterpret_cast<Total*>(memory);
+    const int used = helpers < static_cast<int>(blockDim.x) ? helpers : static_cast<int>(blockDim.x);
     const std::int64_t share = (rows + used - 1) / used;
     if (lane < used) {
-        Total mine = lane == 0 && to.continued ? *to.total : Total{};
         const std::int64_t end = (lane + 1) * share < rows ? (lane + 1) * share : rows;
         for (std::int64_t row = lane * share; row < end; ++row) add(mine, to.results[row]);
         totals[lane] = mine;
     }
     __syncthreads();
     if (lane > 0) return;
-    Total all = totals[0];
-    for (int k = 1; k < used; ++k) add.merge(all, totals[k]);
-    *to.total = all;
+    for (int k = 1; k < used; ++k) add.merge(mine, totals[k]);
+    *to.total = mine;
 }
 
 template <class Body, class Result, class Total, class Add>
-__global__ void __launch_bounds__(512)
+__global__ void __launch_bounds__(fold_threads)
     fold_kernel(const Body body, std::int64_t rows, team_shape shape, fold_memory<Result, Total> to, Add add) {
     using team_type = device_team<1, true>;
     __shared__ typename team_type::exchange shared;

@@ -14,6 +14,11 @@ struct device_facts {
     int capability = 0;  // 10 major + minor
 };
 
+inline constexpr int most_blocks = 8;         // of a cluster
+inline constexpr int row_threads = 256;       // of a block, where each row is by itself
+inline constexpr int fold_threads = 512;      // where rows are folded
+inline constexpr int long_row_threads = 256;  // where they are of logits
+
 struct launch_plan {
     int lanes = 1;
     int blocks = 1;  // per team: a cluster, if more than one
@@ -41,12 +46,12 @@ inline void set_grid(launch_plan& plan, std::int64_t rows) {
 inline launch_plan plan_rows(const device_facts& facts, std::int64_t rows, std::int64_t entries, bool may_cluster) {
     launch_plan plan;
     const std::int64_t mean = rows > 0 ? entries / rows : 0;
-    plan.lanes = power_of_2_from(mean / 4, may_cluster ? 512 : 1024);
-    if (may_cluster && facts.capability >= 90 && plan.lanes == 512) {
+    plan.lanes = power_of_2_from(mean / 4, may_cluster ? fold_threads : row_threads);
+    if (may_cluster && facts.capability >= 90 && plan.lanes == fold_threads) {
         const std::int64_t wanted = std::int64_t{2} * facts.multiprocessors;
-        while (plan.blocks < 8 && rows * plan.blocks * 2 <= wanted && mean / plan.blocks >= 4096) plan.blocks *= 2;
+        while (plan.blocks < most_blocks && rows * plan.blocks * 2 <= wanted && mean / plan.blocks >= 4096) plan.blocks *= 2;
     }
-    plan.threads = plan.lanes > 256 ? plan.lanes : 256;
+    plan.threads = plan.lanes > row_threads ? plan.lanes : row_threads;
     set_grid(plan, rows);
     return plan;
 }
@@ -54,7 +59,6 @@ inline launch_plan plan_rows(const device_facts& facts, std::int64_t rows, std::
 // Bodies over rows of logits, in packs of eight, two blocks to a multiprocessor. With a ring for rows to come, which devices
 // of capability 9.0 and more have the shared memory for: clusters of blocks hold a row together, so that its second pass,
 // if there is one, reads no memory. Without: second passes hope for a cache.
-inline constexpr int long_row_threads = 256;
 inline launch_plan plan_long_rows(const device_facts& facts, std::int64_t rows, std::int64_t columns, std::int64_t packs_in_ring,
                                   bool keeps_rows) {
     launch_plan plan;
@@ -65,7 +69,7 @@ inline launch_plan plan_long_rows(const device_facts& facts, std::int64_t rows, 
     if (plan.lanes < 32) plan.lanes = 32;
     if (facts.capability >= 90 && packs_in_ring > 0) {
         const std::int64_t wanted = packs_in_ring - packs_in_ring / 4;  // the rest is for what follows
-        if (keeps_rows && plan.lanes == plan.threads) plan.blocks = power_of_2_from((packs + wanted * plan.lanes - 1) / (wanted * plan.lanes), 8);
+        if (keeps_rows && plan.lanes == plan.threads) plan.blocks = power_of_2_from((packs + wanted * plan.lanes - 1) / (wanted * plan.lanes), most_blocks);
         plan.ahead = !keeps_rows || packs <= (packs_in_ring - 2) * plan.lanes * plan.blocks;
     }
     set_grid(plan, rows);

@@ -9,7 +9,7 @@
 
 #include <grpo/detail/config.hpp>
 #include <grpo/exec/cuda/ahead.cuh>
-#include <grpo/exec/cuda/cluster.cuh>
+#include <grpo/exec/cuda/exchange.cuh>
 #include <grpo/exec/cuda/pack.cuh>
 #include <grpo/exec/cuda/plan.hpp>
 #include <grpo/exec/serial.hpp>
@@ -19,31 +19,6 @@
 
 namespace grpo::inline v0 {
 namespace detail {
-
-inline constexpr int most_blocks = 8;
-
-// What a block's lanes exchange states through, twice over: whoever writes one half knows that the other has been read.
-template <int Slot, int Warps, int Results>  // bytes of a state at most; warps of a block at most; of them, that conclude
-struct alignas(128) exchange {  // so that what lies behind it begins with a line of banks
-    static constexpr int slot = Slot;
-    unsigned char warp[2][Warps][slot];
-    unsigned char block[2][most_blocks][slot];
-    unsigned char result[2][Results][slot];
-    std::uint64_t arrived[2];  // what blocks of a cluster wait on for each other's states
-};
-
-// A plain value moved between the lanes of a warp, word by word.
-template <class T, class Move>
-__device__ inline T moved(const T& x, Move&& move) {
-    static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % 4 == 0);
-    constexpr int words = static_cast<int>(sizeof(T) / 4);
-    std::uint32_t bits[words];
-    __builtin_memcpy(bits, &x, sizeof(T));
-    for (int k = 0; k < words; ++k) bits[k] = move(bits[k]);
-    T y;
-    __builtin_memcpy(&y, bits, sizeof(T));
-    return y;
-}
 
 // Who walks a row: `lanes` of a block, a power of 2, in each of `blocks` blocks.
 struct team_shape {
@@ -59,7 +34,11 @@ template <int Width, bool Clusters = false, bool Ahead = false>
 class device_team {
 public:
     // Packs are for rows of logits alone, whose states are small.
-    using exchange = std::conditional_t<(Width > 1), detail::exchange<64, detail::long_row_threads / 32, detail::long_row_threads / 32>, detail::exchange<256, 32, 1>>;
+    static constexpr int most_blocks = Clusters ? detail::most_blocks : 1;
+    using exchange = std::conditional_t<
+        (Width > 1), detail::exchange<64, detail::long_row_threads / 32, most_blocks, detail::long_row_threads / 32>,
+        std::conditional_t<Clusters, detail::exchange<256, detail::fold_threads / 32, most_blocks, 1>,
+                           detail::exchange<256, detail::row_threads / 32, 1, 1>>>;
 
     template <class T>
     using vector = std::conditional_t<Width == 1 || !std::is_same_v<T, float>, T, float_pack<Width>>;
@@ -89,10 +68,16 @@ public:
     template <class Monoid, class V, class Active, class Skipped, class F>
     __device__ auto fold(std::int64_t begin, std::int64_t end, Active&& active, Skipped&& skipped, F&& f) const {
         typename Monoid::template state<double> mine;
-        for (std::int64_t i = begin + lane(); i < end; i += size()) {
-            const cursor<V> at{i};
-            if (active(at)) f(mine, at, true);
-            else skipped(at);
+        // Whether the next one counts is known before the present one has been dealt with.
+        std::int64_t i = begin + lane();
+        bool counts = i < end && active(cursor<V>{i});
+        while (i < end) {
+            const std::int64_t next = i + size();
+            const bool next_counts = next < end && active(cursor<V>{next});
+            if (counts) f(mine, cursor<V>{i}, true);
+            else skipped(cursor<V>{i});
+            i = next;
+            counts = next_counts;
         }
         return combine<Monoid>(mine);
     }
@@ -104,7 +89,22 @@ public:
     template <class M>
     __device__ std::int64_t count_nonzero(const M* mask, std::int64_t begin, std::int64_t end) const {
         typename tally<1>::template state<double> mine;
-        for (std::int64_t i = begin + lane(); i < end; i += size()) mine.sum[0] += mask[i] != M(0) ? 1.0 : 0.0;
+        std::int64_t rest = begin;
+        if constexpr (sizeof(M) == 1) {
+            // Eight bytes at once: the top bit of a byte of `set` is whether that byte is other than 0.
+            constexpr std::uint64_t low = 0x7f7f7f7f7f7f7f7f;
+            const auto over = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(mask + begin) % 8);
+            const std::int64_t first = begin + (8 - over) % 8;
+            const std::int64_t words = first < end ? (end - first) / 8 : 0;
+            for (std::int64_t w = lane(); w < words; w += size()) {
+                const std::uint64_t x = *reinterpret_cast<const std::uint64_t*>(mask + first + 8 * w);
+                const std::uint64_t set = ((x & low) + low) | x;
+                mine.sum[0] += static_cast<double>(__popcll(set & ~low));
+            }
+            for (std::int64_t i = begin + lane(); i < first && i < end; i += size()) mine.sum[0] += mask[i] != M(0) ? 1.0 : 0.0;
+            rest = words > 0 ? first + 8 * words : first < end ? first : end;
+        }
+        for (std::int64_t i = rest + lane(); i < end; i += size()) mine.sum[0] += mask[i] != M(0) ? 1.0 : 0.0;
         return static_cast<std::int64_t>(combine<tally<1>>(mine).sum[0]);
     }
 
@@ -221,39 +221,50 @@ public:
         }
     }
 
-    // From the end, size() positions at a time: an inclusive scan over the lanes, lane 0 at the latest position.
+    // From the end, four positions a lane at a time: an inclusive scan over the lanes, lane 0 at the latest positions.
     template <class V, class F, class G>
     __device__ void scan(std::int64_t begin, std::int64_t end, F&& f, G&& g) const {
         V carry{};
-        for (std::int64_t last = end - 1; last >= begin; last -= lanes_) {
-            const std::int64_t i = last - lane_;
-            affine<V> m;
-            if (i >= begin) m = f(cursor<V>{i});
-            carry = step(i, begin, m, carry, g);
+        for (std::int64_t last = end - 1; last >= begin; last -= in_turn * lanes_) {
+            const std::int64_t latest = last - in_turn * lane_;
+            affine<V> m[in_turn];
+            for (int k = 0; k < in_turn; ++k) {
+                if (latest - k >= begin) m[k] = f(cursor<V>{latest - k});
+            }
+            carry = step(latest, begin, m, carry, g);
         }
     }
     template <class V, class X, class F, class G>
     __device__ void scan(std::int64_t begin, std::int64_t end, X&& x, F&& f, G&& g) const {
         V carry{};
-        V latest{};
-        for (std::int64_t last = end - 1; last >= begin; last -= lanes_) {
-            const std::int64_t i = last - lane_;
-            seen<V> here{V{}, 0};
-            if (i >= begin) {
-                const kept_value<V> at = x(cursor<V>{i});
-                here = {at.value, at.kept ? 1 : 0};
+        V kept{};
+        for (std::int64_t last = end - 1; last >= begin; last -= in_turn * lanes_) {
+            const std::int64_t latest = last - in_turn * lane_;
+            seen<V> here[in_turn];
+            seen<V> mine{V{}, 0};
+            for (int k = 0; k < in_turn; ++k) {
+                here[k] = {V{}, 0};
+                if (latest - k < begin) continue;
+                const kept_value<V> at = x(cursor<V>{latest - k});
+                here[k] = {at.value, at.kept ? 1 : 0};
+                if (at.kept) mine = here[k];
             }
             seen<V> before, all;
-            exclusive(here, [](const seen<V>& mine, const seen<V>& later) { return mine.kept != 0 ? mine : later; },
+            exclusive(mine, [](const seen<V>& earlier, const seen<V>& later) { return earlier.kept != 0 ? earlier : later; },
                       seen<V>{V{}, 0}, before, all);
-            affine<V> m;
-            if (i >= begin) m = f(cursor<V>{i}, before.kept != 0 ? before.value : latest);
-            if (all.kept != 0) latest = all.value;
-            carry = step(i, begin, m, carry, g);
+            V next = before.kept != 0 ? before.value : kept;
+            affine<V> m[in_turn];
+            for (int k = 0; k < in_turn; ++k) {
+                if (latest - k >= begin) m[k] = f(cursor<V>{latest - k}, next);
+                if (here[k].kept != 0) next = here[k].value;
+            }
+            if (all.kept != 0) kept = all.value;
+            carry = step(latest, begin, m, carry, g);
         }
     }
 
 private:
+    static constexpr int in_turn = 4;
     template <class V>
     struct seen {
         V value;
@@ -350,11 +361,16 @@ private:
     }
 
     template <class V, class G>
-    __device__ V step(std::int64_t i, std::int64_t begin, const affine<V>& m, const V& carry, G& g) const {
-        affine<V> later, all;
-        exclusive(m, [](const affine<V>& a, const affine<V>& b) { return affine<V>::compose(a, b); }, affine<V>{}, later,
-                  all);
-        if (i >= begin) g(cursor<V>{i}, m(later(carry)));
+    __device__ V step(std::int64_t latest, std::int64_t begin, const affine<V> (&m)[in_turn], const V& carry, G& g) const {
+        affine<V> mine, later, all;
+        for (int k = 0; k < in_turn; ++k) mine = affine<V>::compose(m[k], mine);
+        exclusive(mine, [](const affine<V>& a, const affine<V>& b) { return affine<V>::compose(a, b); }, affine<V>{}, later, all);
+        V v = later(carry);
+        for (int k = 0; k < in_turn; ++k) {
+            if (latest - k < begin) continue;
+            v = m[k](v);
+            g(cursor<V>{latest - k}, v);
+        }
         return all(carry);
     }
 

@@ -1,13 +1,37 @@
-// What blocks of a cluster tell each other, in PTX; from sm_90 on.
+// What lanes, warps and blocks of a cluster tell each other through. Clusters are of sm_90 and later.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include <grpo/detail/config.hpp>
 
 #if defined(__CUDACC__)
 
 namespace grpo::inline v0::detail {
+
+// What a block's lanes exchange states through, twice over: whoever writes one half knows that the other has been read.
+template <int Slot, int Warps, int Blocks, int Results>  // bytes of a state at most, and of how many
+struct alignas(128) exchange {  // so that what lies behind it begins with a line of banks
+    static constexpr int slot = Slot;
+    unsigned char warp[2][Warps][slot];
+    unsigned char block[2][Blocks][slot];
+    unsigned char result[2][Results][slot];
+    std::uint64_t arrived[2];  // what blocks of a cluster wait on for each other's states
+};
+
+// A plain value moved between the lanes of a warp, word by word.
+template <class T, class Move>
+__device__ inline T moved(const T& x, Move&& move) {
+    static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % 4 == 0);
+    constexpr int words = static_cast<int>(sizeof(T) / 4);
+    std::uint32_t bits[words];
+    __builtin_memcpy(bits, &x, sizeof(T));
+    for (int k = 0; k < words; ++k) bits[k] = move(bits[k]);
+    T y;
+    __builtin_memcpy(&y, bits, sizeof(T));
+    return y;
+}
 
 __device__ inline void cluster_barrier() {
 #if __CUDA_ARCH__ >= 900
