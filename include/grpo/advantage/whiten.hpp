@@ -55,7 +55,7 @@ struct centred_rows {
         double first = 0;
         double second = 0;
 
-        friend sums operator+(const sums& a, const sums& b) { return {a.n + b.n, a.first + b.first, a.second + b.second}; }
+        GRPO_HD friend sums operator+(const sums& a, const sums& b) { return {a.n + b.n, a.first + b.first, a.second + b.second}; }
     };
 
     template <class Team>

@@ -111,9 +111,9 @@ struct head_input {
     }
     // As the row reads it; -inf where there is none.
     template <class V>
-    GRPO_HD double read(const row_type& r, const target_entry<T>& target) const {
-        if (!inside(r, target)) return -HUGE_VAL;
-        return row_type{&target.raw, r.begin - target.at, r.end - target.at, r.reading}.template at<V>(0);
+    GRPO_HD double read(const row_type& r, const target_entry<T>& entry) const {
+        if (!inside(r, entry)) return -HUGE_VAL;
+        return row_type{&entry.raw, r.begin - entry.at, r.end - entry.at, r.reading}.template at<V>(0);
     }
     GRPO_HD bool large() const { return exceeds_cache<T>(in.layout().extent()); }
     // The reference's row beside row i, measured unless its log Σ e^z is known.
