@@ -63,6 +63,7 @@ std::string difference(const std::vector<T>& got, const std::vector<T>& expected
 // f(executor, out): the entries of `out` that it writes are serial's on every executor.
 template <class T, class F>
 void same_everywhere(std::size_t n, const F& f, double tolerance = 1e-6) {
+    if (stretch > 1) tolerance *= 50;  // thousands of floats added up in another order
     std::vector<T> expected(n, T(7));
     f(grpo::serial{}, expected);
     std::vector<T> out;
@@ -151,7 +152,7 @@ TEST_CASE("recurrences over tokens") {
     on(rows.shape());
     on(rows.masked());
     same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
-        grpo::discounted_returns(exec, grpo::time_major(29, 2).where(rows.mask), 0.9, reward, out);
+        grpo::discounted_returns(exec, grpo::time_major(static_cast<std::int64_t>(rows.n / 2), 2).where(rows.mask), 0.9, reward, out);
     });
 }
 
@@ -202,8 +203,9 @@ TEST_CASE("rollout corrections") {
             CHECK(r.missing == 1);
         });
         const std::vector<double> expected(sums.begin(), sums.begin() + 4);
-        CHECK(difference(std::vector<double>(sums.begin() + 4, sums.begin() + 8), expected, 1e-6) == "");
-        CHECK(difference(std::vector<double>(sums.begin() + 8, sums.end()), expected, 1e-6) == "");
+        for (auto one = sums.begin() + 4; one != sums.end(); one += 4) {
+            CHECK(difference(std::vector<double>(one, one + 4), expected, 1e-6) == "");
+        }
     }
     same_everywhere<float>(6, [&](const auto& exec, auto& out) {
         const auto rule = grpo::correction::tis(1.05, correction_level::geometric).normalised();
@@ -218,11 +220,11 @@ TEST_CASE("rollout corrections") {
         std::vector<std::int64_t> rejected;
         same_everywhere<std::uint8_t>(rows.n, [&](const auto& exec, auto& out) {
             const auto rule = grpo::rejection::k3(level, 0.05);
-            const grpo::view to(statistic.data(), level == rejection_level::token ? std::int64_t{58} : std::int64_t{6});
+            const grpo::view to(statistic.data(), level == rejection_level::token ? static_cast<std::int64_t>(rows.n) : std::int64_t{6});
             rejected.push_back(random_batch::arrived(grpo::reject(exec, batch, rule, out, to)).rejected_tokens);
             rejected.push_back(random_batch::arrived(grpo::reject(exec, batch, rule, out)).rejected_tokens);
         });
-        CHECK(rejected == std::vector<std::int64_t>(6, rejected[0]));
+        CHECK(rejected == std::vector<std::int64_t>(rejected.size(), rejected[0]));
     }
 }
 

@@ -79,11 +79,12 @@ struct group_rows {
     group_report* report;
 
     GRPO_HD std::int64_t entries() const { return groups.extent(); }
+    static constexpr int entries_per_lane = LeftOut ? 4 : 8;  // what is computed once a group costs more than its rewards
 
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t row) const {
         const members<Groups> in{groups};
-        const row_in_lanes<LeftOut ? 1 : 4, Team, members<Groups>, T> members_of(team, in, reward, row);
+        const row_in_lanes<LeftOut ? 1 : entries_per_lane, Team, members<Groups>, T> members_of(team, in, reward, row);
         const std::int64_t size = groups.end(row) - groups.begin(row);
         const spread s = measure_together(members_of, members<Groups>::all ? size : count_active(team, groups, row));
         const bool kept = keeps_reward(in, row);

@@ -160,7 +160,7 @@ public:
         if constexpr (requires { Body::long_rows; }) {
             walk_long(body);
         } else {
-            run(detail::plan_rows(facts_, rows, entries_of(body), false), detail::walk_rows<Body>, body, rows);
+            run(detail::plan_rows(facts_, rows, entries_of(body), false, per_lane<Body>()), detail::walk_rows<Body>, body, rows);
         }
     }
 
@@ -176,7 +176,7 @@ public:
         const detail::fold_memory<result, Total> memory{reinterpret_cast<result*>(workspace_.data() + header),
                                                         reinterpret_cast<unsigned*>(workspace_.data()), total,
                                                         continued_ && result_ != nullptr};
-        const auto plan = detail::plan_rows(facts_, rows > 0 ? rows : 1, entries_of(body), true);
+        const auto plan = detail::plan_rows(facts_, rows > 0 ? rows : 1, entries_of(body), true, per_lane<Body>());
         run(plan, detail::fold_kernel<Body, result, Total, Add>, body, rows, memory, add);
         return total;
     }
@@ -216,6 +216,11 @@ private:
     static bool writes_packs(const Body& body) {
         if constexpr (requires { body.writes_packs(); }) return body.writes_packs();
         return true;
+    }
+    template <class Body>
+    static consteval int per_lane() {
+        if constexpr (requires { Body::entries_per_lane; }) return Body::entries_per_lane;
+        return 4;
     }
     // Rows that are never kept need no cluster.
     template <class Body>

@@ -41,12 +41,12 @@ inline void set_grid(launch_plan& plan, std::int64_t rows) {
     plan.grid = (teams * plan.blocks < most ? teams : most / plan.blocks) * plan.blocks;
 }
 
-// Bodies over tokens: about four entries a lane at first, then up to a block a row; where whole blocks are too few for the
+// Bodies over tokens: some entries a lane at first, as many as the body likes, then up to a block a row; where whole blocks are too few for the
 // device, and the body has no order along the row, a cluster of them.
-inline launch_plan plan_rows(const device_facts& facts, std::int64_t rows, std::int64_t entries, bool may_cluster) {
+inline launch_plan plan_rows(const device_facts& facts, std::int64_t rows, std::int64_t entries, bool may_cluster, int per_lane) {
     launch_plan plan;
     const std::int64_t mean = rows > 0 ? entries / rows : 0;
-    plan.lanes = power_of_2_from(mean / 4, may_cluster ? fold_threads : row_threads);
+    plan.lanes = power_of_2_from(mean / per_lane, may_cluster ? fold_threads : row_threads);
     if (may_cluster && facts.capability >= 90 && plan.lanes == fold_threads) {
         const std::int64_t wanted = std::int64_t{2} * facts.multiprocessors;
         while (plan.blocks < most_blocks && rows * plan.blocks * 2 <= wanted && mean / plan.blocks >= 4096) plan.blocks *= 2;

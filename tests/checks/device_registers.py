@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""What ptxas says of the kernels over rows of logits: no spills, and two blocks' worth of registers at most."""
+import argparse
+import re
+import subprocess
+import sys
+
+FEWEST_KERNELS = 6
+MOST_REGISTERS = 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("nvcc")
+    parser.add_argument("include")
+    parser.add_argument("source", help="what instantiates them")
+    parser.add_argument("output")
+    args = parser.parse_args()
+    command = [args.nvcc, "-std=c++20", "-O3", "-arch=sm_90", "-Werror", "all-warnings", "-Xptxas", "-v", f"-I{args.include}",
+               "-cubin", args.source, "-o", args.output]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(done.stderr[:8000])
+    kernels = re.findall(r"Compiling entry function '(\w*walk_long_rowsILb[01]ELb1\w*)'.*?(\d+) bytes spill stores, "
+                         r"(\d+) bytes spill loads.*?Used (\d+) registers", done.stderr, re.S)
+    wrong = [f"{name[:60]}...: {stores} + {loads} bytes of spills, {registers} registers" for name, stores, loads, registers in kernels
+             if int(stores) + int(loads) > 0 or int(registers) > MOST_REGISTERS]
+    if len(kernels) < FEWEST_KERNELS:
+        wrong.append(f"only {len(kernels)} kernels with a ring were found")
+    if wrong:
+        sys.exit("\n".join(wrong))
+    print(f"fine: {len(kernels)} kernels, at most {max(int(k[3]) for k in kernels)} registers, no spills")
+
+
+if __name__ == "__main__":
+    main()
