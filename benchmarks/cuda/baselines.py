@@ -24,15 +24,15 @@ class Batch:
         return tuple(self.mask.shape)
 
 
-def make_batch(sequences: int, length: int, vocabulary: int, device: str, dtype=torch.bfloat16, seed: int = 5) -> Batch:
-    """Log-probabilities of the old and the reference policy are near those of the logits."""
+def make_batch(sequences: int, length: int, vocabulary: int, device: str, active: float = 1.0, seed: int = 5) -> Batch:
+    """Log-probabilities of the old and the reference policy are near those of the logits. active: the share of tokens that count."""
     random = torch.Generator(device=device).manual_seed(seed)
     tokens = sequences * length
-    logits = torch.empty(tokens, vocabulary, device=device, dtype=dtype)
+    logits = torch.empty(tokens, vocabulary, device=device, dtype=torch.bfloat16)
     for part in logits.split(1024):
         part.copy_(2 * torch.randn(part.shape, device=device, generator=random))
     target = torch.randint(0, vocabulary, (sequences, length), device=device, generator=random, dtype=torch.int32)
-    mask = (torch.rand(sequences, length, device=device, generator=random) < 0.9).to(torch.uint8)
+    mask = (torch.rand(sequences, length, device=device, generator=random) < active).to(torch.uint8)
     logp = torch.cat([token_logp(part, t) for part, t in zip(logits.split(1024), target.flatten().split(1024))])
     logp = logp.view(sequences, length)
     noise = [torch.randn(sequences, length, device=device, generator=random) for _ in range(2)]

@@ -4,6 +4,9 @@
 #include <exception>
 #include <string>
 
+#include <cublas_v2.h>
+
+#include <grpo/adapt/gemm/cublas.hpp>
 #include <grpo/advantage.hpp>
 #include <grpo/exec/cuda.cuh>
 #include <grpo/grpo.hpp>
@@ -119,6 +122,35 @@ int grpo_group_normalise(void* stream, void* ws, long long bytes, const float* r
         const std::int64_t n = groups * size;
         const workplace at(stream, ws, bytes, 1);
         grpo::group_normalised(at.gpu, grpo::padded(groups, size), view(reward, n), view(advantage, n));
+    });
+}
+
+long long grpo_hidden_workspace_bytes(long long n, long long h, long long v, long long chunk) {
+    const grpo::linear_view<bfloat16> head{{}, {}, n, v, h};
+    return grpo::cuda::workspace_bytes(n) + grpo::evaluate_hidden_workspace(0, head, chunk);
+}
+
+// d_hidden and d_weight are of float; d_weight is set to 0 first.
+int grpo_evaluate_hidden(void* stream, void* ws, long long bytes, const void* hidden, const void* weight, const int* targets,
+                         const unsigned char* mask, const float* logp_old, const float* logp_ref, const float* advantage,
+                         long long sequences, long long length, long long h, long long v, float* d_hidden, float* d_weight,
+                         double* loss) {
+    return guarded([&] {
+        static cublasHandle_t handle = nullptr;
+        if (handle == nullptr) cublasCreate(&handle);
+        cublasSetStream(handle, static_cast<cudaStream_t>(stream));
+        const std::int64_t n = sequences * length;
+        const workplace at(stream, ws, bytes, n);
+        const auto shape = grpo::padded(sequences, length).where(view(mask, n));
+        const auto batch = grpo::batch(shape, grpo::logp_old(view(logp_old, n)), grpo::logp_ref(view(logp_ref, n)),
+                                       grpo::advantage(grpo::by_sequence(view(advantage, sequences))));
+        const auto head = grpo::linear(view(static_cast<const bfloat16*>(hidden), n * h),
+                                       view(static_cast<const bfloat16*>(weight), v * h), n, v, h);
+        cudaMemsetAsync(d_weight, 0, static_cast<std::size_t>(v * h) * sizeof(float), at.gpu.stream());
+        const auto denominator = static_cast<double>(n);
+        finish(at, grpo::evaluate_hidden(at.gpu, grpo::cublas_gemm(handle), clip_and_kl(), head, view(targets, n), {}, batch,
+                                         denominator, {.hidden = view(d_hidden, n * h), .weight = view(d_weight, v * h)}, at.rest),
+               denominator, loss);
     });
 }
 

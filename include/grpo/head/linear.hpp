@@ -12,6 +12,7 @@
 #include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
 #include <grpo/head/gemm.hpp>
+#include <grpo/head/linear_rows.hpp>
 #include <grpo/head/loss.hpp>
 #include <grpo/objective.hpp>
 #include <grpo/shape.hpp>
@@ -89,7 +90,8 @@ struct product_pieces {
     template <class Exec>
     void run(const Exec& exec) const {
         const std::int64_t all = by_rows ? m : n;
-        exec.teams((all + piece - 1) / piece, *this);
+        if constexpr (on_host<Exec>) exec.teams((all + piece - 1) / piece, *this);
+        else gemm.multiply(m, n, k, a, b, beta, c, stride);
     }
     template <class Team>
     void operator()(Team& team, std::int64_t index) const {
@@ -114,7 +116,7 @@ struct bias_columns {
     G* bias;
 
     template <class Team>
-    void operator()(Team& team, std::int64_t column) const {
+    GRPO_HD void operator()(Team& team, std::int64_t column) const {
         if (!team.leader()) return;
         double sum = 0;
         for (std::int64_t i = 0; i < rows; ++i) sum += static_cast<double>(static_cast<G>(d_logits[i * stride + column]));
@@ -146,21 +148,21 @@ struct linear_source {
 
     // What the head would write for the tokens that do not count, which it never sees.
     void prepare() const {
-        for (std::int64_t i = 0; i < in.tokens; ++i) {
-            if (uses(i) != row_use::masked) continue;
-            token.logp[i] = token.entropy[i] = token.kl[i] = C(0);
-            if (gradients.hidden.data() == nullptr) continue;
-            for (std::int64_t k = 0; k < in.width; ++k) gradients.hidden[i * in.width + k] = G(0);
+        if constexpr (!on_host<Exec>) {
+            exec.teams(in.tokens, count_positions{positions});
+        } else {
+            for (std::int64_t i = 0; i < in.tokens; ++i) {
+                if (uses(i) != row_use::masked) continue;
+                token.logp[i] = token.entropy[i] = token.kl[i] = C(0);
+                if (gradients.hidden.data() == nullptr) continue;
+                for (std::int64_t k = 0; k < in.width; ++k) gradients.hidden[i * in.width + k] = G(0);
+            }
         }
     }
 
     template <class F>
     void each(bool with_gradient, F&& f) const {
-        std::int64_t count = 0;
-        for (std::int64_t i = 0; i < in.tokens; ++i) {
-            const bool counts = uses(i) == row_use::active;
-            if (counts) positions[count++] = i;
-        }
+        const std::int64_t count = find_positions();
         const std::int64_t stride = padded_columns(in.vocabulary);
         std::byte* at = memory;
         const auto take = [&]<class X>(X*, std::int64_t entries) {
@@ -179,15 +181,15 @@ struct linear_source {
         for (std::int64_t first = 0; first < count; first += chunk) {
             const std::int64_t n = count - first < chunk ? count - first : chunk;
             const std::int64_t* const which = positions + first;
-            const T* const hidden = rows_of_chunk(in, which, n, gathered);
+            const T* const hidden = rows_of_chunk(in, first, n, gathered);
             forward(in, hidden, n, logits, stride);
             logits_view<L> of_reference;
             if (reference.width > 0) {
-                forward(reference, rows_of_chunk(reference, which, n, gathered_ref), n, logits_ref, stride);
+                forward(reference, rows_of_chunk(reference, first, n, gathered_ref), n, logits_ref, stride);
                 of_reference = rows_view(logits_ref, n, stride);
             }
             f(rows_view(logits, n, stride), of_reference, which, d_logits);
-            if (with_gradient) backward(hidden, which, n, d_logits, stride, d_hidden);
+            if (with_gradient) backward(hidden, first, n, d_logits, stride, d_hidden);
         }
     }
 
@@ -197,13 +199,32 @@ private:
     }
     static bool adjacent(const std::int64_t* which, std::int64_t n) { return which[n - 1] - which[0] == n - 1; }
 
-    // The hidden states of some tokens, where they lie or one after another.
+    // Of the tokens that are multiplied: those that count, or all where the host does not see which do. Returns how many.
+    std::int64_t find_positions() const {
+        if constexpr (!on_host<Exec>) {
+            return in.tokens;
+        } else {
+            std::int64_t count = 0;
+            for (std::int64_t i = 0; i < in.tokens; ++i) {
+                const bool counts = uses(i) == row_use::active;
+                if (counts) positions[count++] = i;
+            }
+            return count;
+        }
+    }
+    // The hidden states of the tokens at n positions, where they lie or one after another.
     template <class X>
-    const X* rows_of_chunk(const linear_view<X>& from, const std::int64_t* which, std::int64_t n, X* gathered) const {
-        if (adjacent(which, n)) return from.hidden.data() + which[0] * from.width;
-        for (std::int64_t i = 0; i < n; ++i) {
-            __builtin_memcpy(gathered + i * from.width, from.hidden.data() + which[i] * from.width,
-                        static_cast<std::size_t>(from.width) * sizeof(X));
+    const X* rows_of_chunk(const linear_view<X>& from, std::int64_t first, std::int64_t n, X* gathered) const {
+        if constexpr (!on_host<Exec>) {
+            const X* const source = from.hidden.data() + first * from.width;
+            exec.teams(n, rows_that_count<X, Uses>{source, gathered, n, from.width, first, uses, true});
+        } else {
+            const std::int64_t* const which = positions + first;
+            if (adjacent(which, n)) return from.hidden.data() + which[0] * from.width;
+            for (std::int64_t i = 0; i < n; ++i) {
+                __builtin_memcpy(gathered + i * from.width, from.hidden.data() + which[i] * from.width,
+                                 static_cast<std::size_t>(from.width) * sizeof(X));
+            }
         }
         return gathered;
     }
@@ -213,17 +234,15 @@ private:
                                       {from.weight.data(), from.width, true}, L(0), logits, stride, false,
                                       columns_of_a_piece}.run(exec);
     }
-    void backward(const T* hidden, const std::int64_t* which, std::int64_t n, const T* d_logits, std::int64_t stride,
-                  L* d_hidden) const {
+    void backward(const T* hidden, std::int64_t first, std::int64_t n, T* d_logits, std::int64_t stride, L* d_hidden) const {
+        if constexpr (!on_host<Exec>) {
+            exec.teams(n, rows_outside<T, Uses>{d_logits, n, in.vocabulary, stride, first, uses});
+        }
         if (gradients.hidden.data() != nullptr) {
-            const bool direct = adjacent(which, n);
-            L* const to = direct ? gradients.hidden.data() + which[0] * in.width : d_hidden;
+            L* const to = place_of_chunk(first, n, d_hidden);
             product_pieces<Gemm, T, T, L>{gemm, n, in.width, in.vocabulary, {d_logits, stride, false},
                                           {in.weight.data(), in.width, false}, L(0), to, in.width, false, 512}.run(exec);
-            for (std::int64_t i = 0; !direct && i < n; ++i) {
-                __builtin_memcpy(gradients.hidden.data() + which[i] * in.width, d_hidden + i * in.width,
-                            static_cast<std::size_t>(in.width) * sizeof(L));
-            }
+            if (to == d_hidden) spread_rows(d_hidden, first, n);
         }
         if (gradients.weight.data() != nullptr) {
             product_pieces<Gemm, T, T, L>{gemm, in.vocabulary, in.width, n, {d_logits, stride, true},
@@ -232,6 +251,24 @@ private:
         }
         if (gradients.bias.data() != nullptr) {
             exec.teams(in.vocabulary, bias_columns<T, G>{d_logits, n, stride, gradients.bias.data()});
+        }
+    }
+    // Where the gradient of n tokens may be written as one matrix: among the others', or in memory of its own.
+    L* place_of_chunk(std::int64_t first, std::int64_t n, L* d_hidden) const {
+        if constexpr (on_host<Exec>) {
+            if (adjacent(positions + first, n)) return gradients.hidden.data() + positions[first] * in.width;
+        }
+        return d_hidden;
+    }
+    void spread_rows(const L* d_hidden, std::int64_t first, std::int64_t n) const {
+        if constexpr (!on_host<Exec>) {
+            L* const to = gradients.hidden.data() + first * in.width;
+            exec.teams(n, rows_that_count<L, Uses>{d_hidden, to, n, in.width, first, uses, false});
+        } else {
+            for (std::int64_t i = 0; i < n; ++i) {
+                __builtin_memcpy(gradients.hidden.data() + positions[first + i] * in.width, d_hidden + i * in.width,
+                                 static_cast<std::size_t>(in.width) * sizeof(L));
+            }
         }
     }
 };
@@ -259,9 +296,10 @@ std::int64_t evaluate_hidden_workspace(int workers, const linear_view<T>& in, st
 
 // Evaluates a loss from hidden states, and its gradients, in chunks of as many tokens as the workspace holds: three matrix
 // products a chunk (four if the term couples the tokens of a sequence; one for the loss alone). Tokens that do not count
-// cost nothing: only the others are multiplied.
+// cost nothing: only the others are multiplied. (With an executor of another memory all are, and those that do not count as
+// zeros.)
 //
-//   gemm         who multiplies: plain_gemm, eigen_gemm, blas_gemm, onednn_gemm (see head/gemm.hpp)
+//   gemm         who multiplies: plain_gemm, eigen_gemm, blas_gemm, onednn_gemm; cublas_gemm for grpo::cuda (see head/gemm.hpp)
 //   in           hidden states and weight, one row per position of the batch's shape; float, double, bfloat16, float16
 //   gradients    of the hidden states (written), the weight and the bias (added to)
 //   workspace    evaluate_hidden_workspace(exec.size(), in, chunk) bytes; the chunk follows from its size, at least 1
@@ -290,8 +328,15 @@ template <class Exec, class Gemm, class Term, bool Diagnosed, class T, class Tar
                                      detail::wrong_size(function, "hidden", in.tokens, b.layout.extent(), "positions")));
     const auto active = [&](std::int64_t i) { return b.layout.active(cursor<float>{i}); };
     const int workers = exec.size();
+    if constexpr (detail::on_host<Exec>) {
+        detail::require(detail::check_targets(function, ids, in.tokens, options.columns(in.vocabulary), active));
+    }
+    detail::require(detail::check_reach(
+        exec, function, detail::named("hidden", in.hidden), detail::named("weight", in.weight), detail::named("targets", ids),
+        detail::named("gradients.hidden", gradients.hidden), detail::named("gradients.weight", gradients.weight),
+        detail::named("gradients.bias", gradients.bias), detail::named("workspace", workspace),
+        detail::named("reference's hidden", reference.hidden), detail::named("reference's weight", reference.weight)));
     detail::require(detail::first_of(
-        detail::check_targets(function, ids, in.tokens, options.columns(in.vocabulary), active),
         detail::check_linear_gradients(function, in, gradients), detail::check_token_outputs(function, out, in.tokens),
         detail::check_workspace(function, workspace, evaluate_hidden_workspace(workers, in, 1, reference.width))));
     detail::head_memory<C> memory(workspace, workers, in.tokens, in.vocabulary);

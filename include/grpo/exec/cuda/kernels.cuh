@@ -61,41 +61,27 @@ struct fold_memory {
     bool continued;
 };
 
-// total += results, in the order of the rows: by one lane while they are few, to which all bring them; else by some lanes
-// over consecutive rows each.
+// total += results: by some lanes over consecutive rows each, whose totals are merged in a tree that keeps their order.
 template <class Result, class Total, class Add>
 __device__ void add_results(const fold_memory<Result, Total>& to, std::int64_t rows, const Add& add) {
-    constexpr int helpers = 64;
-    constexpr std::int64_t few = 256;
-    constexpr int tile = 16384 / static_cast<int>(sizeof(Result));
-    constexpr std::size_t bytes = helpers * sizeof(Total) > tile * sizeof(Result) ? helpers * sizeof(Total) : tile * sizeof(Result);
-    __shared__ alignas(16) unsigned char memory[bytes];
-    const int lane = static_cast<int>(threadIdx.x);
-    Total mine = lane == 0 && to.continued ? *to.total : Total{};
-    if (rows <= few) {
-        Result* const results = reinterpret_cast<Result*>(memory);
-        for (std::int64_t first = 0; first < rows; first += tile) {
-            const int count = static_cast<int>(rows - first < tile ? rows - first : tile);
-            for (int k = lane; k < count; k += static_cast<int>(blockDim.x)) results[k] = to.results[first + k];
-            __syncthreads();
-            for (int k = 0; lane == 0 && k < count; ++k) add(mine, results[k]);
-            __syncthreads();
-        }
-        if (lane == 0) *to.total = mine;
-        return;
-    }
+    constexpr int most = 64;
+    __shared__ alignas(16) unsigned char memory[most * sizeof(Total)];
     Total* const totals = reinterpret_cast<Total*>(memory);
-    const int used = helpers < static_cast<int>(blockDim.x) ? helpers : static_cast<int>(blockDim.x);
+    const int lane = static_cast<int>(threadIdx.x);
+    int used = 1;
+    while (used < rows && used < most) used *= 2;
     const std::int64_t share = (rows + used - 1) / used;
     if (lane < used) {
+        Total mine = lane == 0 && to.continued ? *to.total : Total{};
         const std::int64_t end = (lane + 1) * share < rows ? (lane + 1) * share : rows;
         for (std::int64_t row = lane * share; row < end; ++row) add(mine, to.results[row]);
         totals[lane] = mine;
     }
-    __syncthreads();
-    if (lane > 0) return;
-    for (int k = 1; k < used; ++k) add.merge(mine, totals[k]);
-    *to.total = mine;
+    for (int half = 1; half < used; half *= 2) {
+        __syncthreads();
+        if (lane < used && lane % (2 * half) == 0) add.merge(totals[lane], totals[lane + half]);
+    }
+    if (lane == 0) *to.total = totals[0];
 }
 
 template <class Body, class Result, class Total, class Add>
