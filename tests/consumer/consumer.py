@@ -9,7 +9,8 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 COMPONENT_HEADERS = {"eigen": "grpo/adapt/eigen.hpp", "xtensor": "grpo/adapt/xtensor.hpp", "simd": "grpo/exec/simd.hpp",
                      "threads": "grpo/exec/threads.hpp", "torch": "grpo/adapt/torch.hpp",
-                     "blas": "grpo/adapt/gemm/blas.hpp", "onednn": "grpo/adapt/gemm/onednn.hpp"}
+                     "blas": "grpo/adapt/gemm/blas.hpp", "onednn": "grpo/adapt/gemm/onednn.hpp",
+                     "cuda": "grpo/exec/cuda.cuh", "cublas": "grpo/adapt/gemm/cublas.hpp"}
 
 
 class Trial:
@@ -83,13 +84,16 @@ class Trial:
         self.use_package("package")
 
     def component(self, name):
+        if name in ("cuda", "cublas"):
+            return self.use_package("cuda", f"COMPONENT={name}", f"COMPONENT_HEADER={COMPONENT_HEADERS[name]}",
+                                    f"CMAKE_CUDA_COMPILER={self.args.nvcc}")
         self.use_package("package", f"COMPONENT={name}", f"COMPONENT_HEADER={COMPONENT_HEADERS[name]}")
 
     def wrong_version(self):
         self.be_refused(["grpo", '"99.0"', f"version: {self.args.version}"], "VERSION_WANTED=99.0")
 
     def unknown_component(self):
-        self.be_refused(["grpo has no component 'teapot'", "eigen, xtensor, simd, threads, torch, blas and onednn"],
+        self.be_refused(["grpo has no component 'teapot'", "eigen, xtensor, simd, threads, torch, blas, onednn, cuda and cublas"],
                         f"VERSION_WANTED={self.args.version}", "COMPONENT=teapot")
 
     def component_absent(self):
@@ -121,6 +125,7 @@ def main():
     parser.add_argument("--project", type=pathlib.Path, required=True)
     for option in ("--version", "--cmake", "--generator", "--compiler"):
         parser.add_argument(option, required=True)
+    parser.add_argument("--nvcc", default="nvcc")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         trial = Trial(args, pathlib.Path(scratch).resolve())
