@@ -18,7 +18,7 @@ def main():
     for number, line in zip(numbers, rows):
         tests = re.split(r"(?<!\\)\|", line)[3]
         file = None
-        for name, case in re.findall(r"`(test_\w+\.cpp)`|\"([^\"]+)\"", tests):
+        for name, case in re.findall(r"`((?:cuda/)?test_\w+\.(?:cpp|cu))`|\"([^\"]+)\"", tests):
             if name:
                 file = root / "tests" / name
                 if not file.exists():

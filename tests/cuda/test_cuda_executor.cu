@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <grpo/advantage.hpp>
 #include <grpo/grpo.hpp>
 
 #include <cuda/on_device.cuh>
@@ -75,6 +76,16 @@ TEST_CASE("results go where they are wanted, and onto what is there") {
     device.wait();
     CHECK(kept[0].sum == doctest::Approx(2 * once.sum).epsilon(1e-14));
     CHECK(kept[0].count.tokens == 2 * once.count.tokens);
+}
+
+TEST_CASE("what a function folds on its way does not go where results are wanted") {
+    const on_device::session device;
+    token_loss x;
+    std::vector<double> kept(64, 7.0);
+    grpo::whiten(device.gpu().into(kept.data()), x.a.shape(), x.a.logp, x.gradient);
+    device.wait();
+    CHECK(kept == std::vector<double>(64, 7.0));
+    CHECK(x.gradient[1] != 7.0f);
 }
 
 TEST_CASE("streams of their own run side by side with the same bits") {

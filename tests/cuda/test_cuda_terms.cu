@@ -104,7 +104,18 @@ TEST_CASE("R1.16 a device counts non-finite tokens and finds the first") {
     }
 }
 
-TEST_CASE("more rows than a grid's y or z could count, of one token each, and tokens beyond 65,535") {
+TEST_CASE("R1.36 at the bound itself a device decides as the CPU does") {
+    const on_device::session device;
+    arrays<float> a = random_batch::make<float>(lengths, 13, 1.0);
+    a.logp = a.logp_old;  // the ratio is 1, and so are both bounds
+    const auto term = grpo::clipped{.low = 0, .high = 0};
+    const auto host = random_batch::evaluate(grpo::serial{}, term, a, a.shape());
+    const auto got = random_batch::evaluate(device.gpu(), term, a, a.shape());
+    CHECK(random_batch::same_bits(got.d_logp, host.d_logp));
+    compare(got, host, 1e-6);
+}
+
+TEST_CASE("R1.39 more rows than a grid's y or z could count, of one token each, and tokens beyond 65,535") {
     const on_device::session device(200000);
     const arrays<float> a = random_batch::make<float>(std::vector<int>(140000, 1), 9);
     compare(random_batch::evaluate(device.gpu(), grpo::clipped{}, a, a.shape()),

@@ -36,7 +36,7 @@ struct add_moments {
 template <class Exec, class Shape, class T>
 const moments::state<double>* moments_of(const Exec& exec, const Shape& layout, const T* x) {
     const moment_rows<Shape, std::remove_const_t<T>> rows{layout, x};
-    return fold_rows<moments::state<double>>(exec, layout.rows(), rows, add_moments{});
+    return fold_rows<moments::state<double>>(aside(exec), layout.rows(), rows, add_moments{});
 }
 
 }  // namespace grpo::inline v0::detail

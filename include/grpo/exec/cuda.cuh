@@ -150,6 +150,9 @@ public:
         return other;
     }
 
+    // With results in the workspace again.
+    cuda aside() const { return into(static_cast<std::byte*>(nullptr)); }
+
     cudaStream_t stream() const { return stream_; }
     static constexpr int size() { return 0; }  // bodies have no memory of their own
 

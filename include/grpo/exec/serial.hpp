@@ -252,6 +252,13 @@ concept one_lane = requires { requires Team::leader(); };
 template <class Exec>
 concept of_single_lanes = one_lane<typename std::remove_cvref_t<Exec>::team>;
 
+// An executor whose totals are its own: for what a function folds on its way, and does not return.
+template <class Exec>
+decltype(auto) aside(const Exec& exec) {
+    if constexpr (requires { exec.aside(); }) return exec.aside();
+    else return (exec);
+}
+
 // What fold_rows() adds up: totals with an operator+.
 struct add_totals {
     template <class Total, class Row>
