@@ -10,8 +10,11 @@
 #include <limits>
 #include <type_traits>
 
+// ATLAS's header leaves the linkage to whoever includes it.
 #if !defined(__MKL_CBLAS_H__)
+extern "C" {
 #include <cblas.h>
+}
 #endif
 
 #include <grpo/detail/check.hpp>
