@@ -157,7 +157,7 @@ class Row:
 
 class Bench:
     def __init__(self, library: Library, wanted: str, quick: bool):
-        self.library, self.wanted, self.quick = library, wanted, quick
+        self.ours, self.wanted, self.quick = library, wanted, quick
         self.rows: list[Row] = []
         self.bandwidth, self.rate = self.measure_limits()
         print(f"copy {self.bandwidth / 1e12:.3f} TB/s, bf16 product {self.rate / 1e12:.0f} TFLOP/s")
@@ -196,7 +196,7 @@ class Bench:
         loss = torch.zeros((), dtype=torch.float64, device="cuda")
         if self.wants("K1"):
             logp = torch.empty(n, device="cuda")
-            variants = {"grpo": self.library.token_logp(b, logp)}
+            variants = {"grpo": self.ours.token_logp(b, logp)}
             if compare:
                 variants["eager"] = lambda: baselines.token_logp(b.logits, b.target.flatten())
             if compiled:
@@ -213,13 +213,13 @@ class Bench:
             times = median_times(variants, rounds=5)
             liger = baselines.liger_loss(b) if compare else None
             torch.cuda.empty_cache()
-            ours = {"grpo": self.library.evaluate_logits(b, b.logits, loss, False)}
+            ours = {"grpo": self.ours.evaluate_logits(b, b.logits, loss, False)}
             if liger is not None:
                 ours["liger"] = liger
             times.update(median_times(ours))
             del liger, ours
             self.add(Row("K2 clip + KL in place", size, 2 * once, times))
-            sequence = median_times({"grpo": self.library.evaluate_logits(b, b.logits, loss, True)})
+            sequence = median_times({"grpo": self.ours.evaluate_logits(b, b.logits, loss, True)})
             self.add(Row("K2 sequence-level", size, 3 * once, sequence))
 
     @staticmethod
@@ -234,7 +234,7 @@ class Bench:
         return run
 
     def hidden_row(self, n: int, h: int, v: int, compare: bool, chunk: int = 4096) -> None:
-        if not self.wants("K3") or not self.library.has("grpo_evaluate_hidden"):
+        if not self.wants("K3") or not self.ours.has("grpo_evaluate_hidden"):
             return
         b = baselines.make_batch(8, n // 8, v, "cuda")
         b.logits = torch.empty(0, device="cuda")
@@ -253,11 +253,11 @@ class Bench:
             memory[name] = (torch.cuda.max_memory_allocated() - before) / 2**30
 
         def ours() -> Callable[[], None]:
-            self.library.workspace = None
+            self.ours.workspace = None
             d_hidden = torch.empty(n, h, device="cuda")
             d_weight = torch.empty(v, h, device="cuda")
             loss = torch.zeros((), dtype=torch.float64, device="cuda")
-            return self.library.evaluate_hidden(hidden, weight, b, chunk, d_hidden, d_weight, loss)
+            return self.ours.evaluate_hidden(hidden, weight, b, chunk, d_hidden, d_weight, loss)
 
         def eager() -> Callable[[], None]:
             x, w = hidden.detach().requires_grad_(), weight.detach().requires_grad_()
@@ -269,7 +269,7 @@ class Bench:
             return run
 
         time_one("grpo", ours)
-        self.library.workspace = None
+        self.ours.workspace = None
         if compare:
             time_one("eager", eager)
             time_one("liger", lambda: baselines.liger_fused_linear(hidden, weight, b, 1))
@@ -290,7 +290,7 @@ class Bench:
 
             return run
 
-        variants = {"grpo": self.library.token_loss(logp, b, d_logp, loss), "eager": autograd(baselines.clipped_loss)}
+        variants = {"grpo": self.ours.token_loss(logp, b, d_logp, loss), "eager": autograd(baselines.clipped_loss)}
         if not self.quick:
             variants["compile"] = autograd(torch.compile(baselines.clipped_loss))
         self.add(Row("tokens: loss, gradient", "32 x 32768", self.bytes_floor(17.0 * logp.numel()), median_times(variants, calls=20)))
@@ -300,7 +300,7 @@ class Bench:
             return
         reward, value = torch.randn(2, 1024, 32768, device="cuda")
         out = torch.empty(2, 1024, 32768, device="cuda")
-        call = self.library.gae(reward, value, 0.99, 0.95, out[0], out[1])
+        call = self.ours.gae(reward, value, 0.99, 0.95, out[0], out[1])
         self.add(Row("GAE", "1024 x 32768", self.bytes_floor(16.0 * reward.numel()), median_times({"grpo": call})))
 
     def group_row(self) -> None:
@@ -308,7 +308,7 @@ class Bench:
             return
         reward = torch.randn(1 << 20, 8, device="cuda")
         out = torch.empty_like(reward)
-        variants = {"grpo": self.library.group_normalise(reward, out), "eager": lambda: baselines.group_normalised(reward)}
+        variants = {"grpo": self.ours.group_normalise(reward, out), "eager": lambda: baselines.group_normalised(reward)}
         if not self.quick:
             compiled = torch.compile(baselines.group_normalised)
             variants["compile"] = lambda: compiled(reward)
