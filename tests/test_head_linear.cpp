@@ -11,6 +11,9 @@
 
 #include <grpo/grpo.hpp>
 
+#include <support/elsewhere.hpp>
+#include <support/random_batch.hpp>
+
 namespace {
 
 const double nan_value = std::numeric_limits<double>::quiet_NaN();
@@ -38,7 +41,7 @@ struct world {
         for (std::int64_t i = 0; i < vocabulary * width; ++i) weight.push_back(T(normal(rng)));
         for (std::int64_t i = 0; i < vocabulary; ++i) bias.push_back(normal(rng));
     }
-    auto shape() const { return grpo::ragged(cu).where(mask); }
+    auto shape() const { return grpo::ragged(grpo::view<const std::int64_t>(cu), tokens).where(mask); }
     auto batch() const {
         return grpo::batch(shape(), grpo::logp_old(logp_old), grpo::advantage(grpo::by_sequence(advantage)));
     }
@@ -104,16 +107,17 @@ void close(const std::vector<G>& got, const std::vector<double>& want, double to
     }
 }
 
-template <class T, class Loss>
-void check(const Loss& loss, double tolerance, const grpo::head_options& options, std::int64_t chunk) {
+template <class T, class Loss, class Exec = grpo::serial>
+void check(const Loss& loss, double tolerance, const grpo::head_options& options, std::int64_t chunk, const Exec& exec = {}) {
     using G = std::conditional_t<std::is_same_v<T, double>, double, float>;
     const world<T> w(5);
     const double n = loss.over.denominator(grpo::count(w.shape()));
     const gradients want = expected(w, loss, options, n);
     std::vector<G> hidden(w.hidden.size(), static_cast<G>(nan_value)), weight(w.weight.size(), G(0)), bias(37, G(0));
-    std::vector<std::byte> work(static_cast<std::size_t>(grpo::evaluate_hidden_workspace(1, w.head(), chunk)));
-    const auto r = grpo::evaluate_hidden(grpo::serial{}, grpo::plain_gemm{}, loss, w.head(), w.target, options, w.batch(), n,
-                                         {.hidden = hidden, .weight = weight, .bias = bias}, grpo::view(work));
+    std::vector<std::byte> work(static_cast<std::size_t>(grpo::evaluate_hidden_workspace(exec.size(), w.head(), chunk)));
+    const auto r = random_batch::arrived(
+        grpo::evaluate_hidden(exec, grpo::plain_gemm{}, loss, w.head(), w.target, options, w.batch(), n,
+                              {.hidden = hidden, .weight = weight, .bias = bias}, grpo::view(work)));
     CHECK(r.loss(n) == doctest::Approx(want.loss).epsilon(tolerance));
     close(hidden, want.hidden, tolerance);
     close(weight, want.weight, tolerance);
@@ -134,6 +138,15 @@ TEST_CASE("R1.12 the loss and its gradients from hidden states, for chunks of an
     }
     check<float>(clipped, 2e-6, {.temperature = 0.7}, 4);
     check<grpo::bfloat16>(clipped, 1e-2, {.temperature = 0.7}, 4);
+}
+
+TEST_CASE("hidden states in another memory: chunks of consecutive tokens, those that do not count as zeros") {
+    for (const std::int64_t chunk : {1, 3, 100}) {
+        INFO(chunk);
+        check<double>(clipped, 1e-12, {.temperature = 0.7}, chunk, elsewhere<4>());
+        check<double>(grpo::objective{grpo::gspo{}, grpo::aggregation::token_mean()}, 1e-12, {}, chunk, elsewhere<4>());
+    }
+    check<float>(clipped, 2e-6, {.temperature = 0.7}, 4, elsewhere<4>());
 }
 
 TEST_CASE("R1.32 bias, scale and softcap of a linear head") {

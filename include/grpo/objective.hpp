@@ -144,10 +144,9 @@ problem check_batch_reach(const Exec& exec, const char* function, const Batch& b
         const auto reach = [&](const char* argument, const auto& data) {
             if (!p) p = check_reach(exec, function, named(argument, data));
         };
+        p = check_shape(exec, function, b.layout);
         b.each_input(used, reach);
         (reach(name_of_gradient<typename Outputs::tag>.text, outputs.data), ...);
-        if constexpr (requires { b.layout.mask; }) reach("mask", b.layout.mask);
-        if constexpr (requires { b.layout.cu; }) reach("cu_seqlens", b.layout.cu);
     }
     return p;
 }
@@ -157,6 +156,9 @@ problem check_batch_reach(const Exec& exec, const char* function, const Batch& b
 template <bool Diagnosed, class Term, class Exec, class Batch, class Onto, class... Outputs>
 problem run(Onto& onto, Exec&& exec, const Term& term, const aggregation& over, nonfinite policy, const Batch& b,
             double denominator, const char* function, const Outputs&... outputs) {
+    if constexpr (!on_host<Exec>) {
+        if (const problem p = check_shape(exec, function, b.layout)) return p;  // before anything asks for its extent
+    }
     if (const problem p = check_values<Term>(over, b, function, outputs...)) return p;
     const auto rows = rows_of<Diagnosed>(term, over, policy, b, denominator, outputs...);
     using body = std::remove_const_t<decltype(rows)>;

@@ -123,15 +123,34 @@ TEST_CASE("rows of shaped logits") {
     check_rows<grpo::bfloat16>();
 }
 
-TEST_CASE("a target outside the vocabulary has the log-probability -inf, and nothing is read for it") {
+TEST_CASE("a target outside the vocabulary has the log-probability -inf, and nothing is read or written for it") {
     const on_device::session device;
-    auto w = world<double>({3, 4}, 129).as<float, float>();
-    w.target[2] = 1000000000;
-    std::vector<float> logp(7, 9.0f);
-    grpo::token_logp(device.gpu(), w.logits(), w.target, w.options, grpo::softmax_outputs<float>{.logp = grpo::view(logp)});
-    device.wait();
-    CHECK(logp[2] == -INFINITY);
-    CHECK(std::isfinite(logp[3]));
+    for (const std::int64_t vocabulary : {129, 5003, 128256}) {
+        INFO(vocabulary);
+        auto w = world<double>({3, 4}, vocabulary).as<float, float>();
+        w.a.mask.assign(7, 1);
+        const grpo::objective loss{grpo::reinforce{}, grpo::aggregation::token_mean()};
+        const auto regular = head_loss_cases::evaluate<float>(device.gpu(), loss, w);
+        for (const std::int32_t wrong : {1000000000, static_cast<std::int32_t>(vocabulary), -7}) {
+            w.target[2] = wrong;
+            std::vector<float> logp(7, 9.0f);
+            grpo::token_logp(device.gpu(), w.logits(), w.target, w.options,
+                             grpo::softmax_outputs<float>{.logp = grpo::view(logp)});
+            device.wait();
+            CHECK(logp[2] == -INFINITY);
+            CHECK(std::isfinite(logp[3]));
+            const auto got = head_loss_cases::evaluate<float>(device.gpu(), loss, w);
+            CHECK(got.logp[2] == -INFINITY);
+            CHECK(got.result.nonfinite == 1);
+            // Every other token as before.
+            for (std::int64_t i = 0; i < w.rows(); ++i) {
+                if (i != 2 && std::memcmp(&got.gradient[w.place(i, 0)], &regular.gradient[w.place(i, 0)],
+                                          static_cast<std::size_t>(vocabulary) * sizeof(float)) != 0) {
+                    FAIL_CHECK("row ", i, " differs");
+                }
+            }
+        }
+    }
 }
 
 }  // namespace

@@ -18,6 +18,24 @@ class elsewhere : public lanes<N> {
 public:
     static constexpr bool host_memory = false;
 
+    // Rows of logits by teams on packs, in two ranges, as a device's teams have one each.
+    template <class Body>
+    void teams(std::int64_t rows, const Body& body) const {
+        if constexpr (requires { Body::long_rows; }) {
+            using on_packs = lanes_team<N, 8>;
+            this->template in_block<on_packs>([&](on_packs& walker) {
+                const std::int64_t all = body.from.in.rows;
+                if constexpr (requires { body.range(walker, all, all); }) {
+                    body.range(walker, 0, all / 3);
+                    body.range(walker, all / 3, all);
+                } else {
+                    for (std::int64_t row = 0; row < rows; ++row) body(walker, row);
+                }
+            });
+        } else {
+            lanes<N>::teams(rows, body);
+        }
+    }
     template <class Total, class Body, class Add>
     const Total* fold(std::int64_t rows, const Body& body, const Add& add) const {
         static_assert(std::is_trivially_copyable_v<Total> && sizeof(Total) <= size_of_memory);

@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <grpo/exec/cuda/ahead.cuh>
 #include <grpo/exec/serial.hpp>
 #include <grpo/fold.hpp>
 #include <grpo/shape.hpp>
@@ -39,15 +40,15 @@ struct block {
 }  // namespace lanes_detail
 
 // A team of N lanes (a power of two). Lane k takes the positions k, k + N, ... of a row; scans run in blocks of N from
-// the end, lane 0 at the latest position.
-template <int N>
+// the end, lane 0 at the latest position. Width: floats of rows of logits that a lane computes on, as a device's does.
+template <int N, int Width = 1>
 class lanes_team {
 public:
     static_assert((N & (N - 1)) == 0);
     static constexpr int worker = 0;
 
     template <class T>
-    using vector = T;
+    using vector = std::conditional_t<Width == 1 || !std::is_same_v<T, float>, T, grpo::float_pack<Width>>;
 
     lanes_team(lanes_detail::block<N>& shared, int lane) : shared_(shared), lane_(lane) {}
 
@@ -117,7 +118,50 @@ public:
         }
     }
 
+    // Rows of logits as a device walks them: in turn, pack by pack.
+    template <class V, class T, class Upcoming>
+    auto ahead(const T*, const Upcoming&) const {
+        return grpo::detail::rows_in_turn<V, lanes_team>{*this};
+    }
+    template <class Monoid, class V, class F>
+    typename Monoid::total walked(const grpo::detail::span& row, F&& f) const {
+        typename Monoid::template state<V> mine;
+        f.begin(mine);
+        packs<V>(row, [&](const auto& at) {
+            const std::remove_cvref_t<decltype(at)> one[1] = {at};
+            f(mine, one, grpo::detail::nothing_earlier{});
+        });
+        Monoid::flush(mine);
+        return mine;
+    }
+    template <class Monoid, class V, class F, class G>
+    auto stream(const grpo::detail::span& row, F&& f, const grpo::detail::span& other, G&& g) const {
+        packs<V>(other, g);
+        return tree<Monoid>(walked<Monoid, V>(row, f));
+    }
+    template <class V, class F>
+    void sweep(const grpo::detail::span& row, F&& f) const {
+        packs<V>(row, f);
+    }
+    template <class Monoid, class State, class F>
+    auto conclude(const State& mine, F&& f) const {
+        return f(tree<Monoid>(mine));
+    }
+
 private:
+    template <class V, class F>
+    void packs(const grpo::detail::span& row, F&& f) const {
+        constexpr std::int64_t width = grpo::cursor<V>::lanes;
+        const std::int64_t first = row.begin + row.head;
+        const std::int64_t whole = (row.end - first) / width;
+        const std::int64_t rest = first + whole * width;
+        for (std::int64_t k = lane_; k < whole; k += N) f(grpo::whole_cursor<V>{first + k * width});
+        if constexpr (width > 1) {
+            if (row.head > 0 && lane_ == 0) f(grpo::cursor<V>{row.begin, static_cast<int>(row.head)});
+            if (rest < row.end && lane_ == N - 1) f(grpo::cursor<V>{rest, static_cast<int>(row.end - rest)});
+        }
+    }
+
     template <class Monoid, class State>
     State tree(const State& mine) const {
         shared_.put(lane_, mine);
@@ -169,13 +213,13 @@ struct lanes {
 
     template <class Body>
     void teams(std::int64_t rows, const Body& body) const {
-        in_block([&](team& walker) {
+        in_block<team>([&](team& walker) {
             for (std::int64_t row = 0; row < rows; ++row) body(walker, row);
         });
     }
     template <class Total, class Body, class Add>
     void fold(std::int64_t rows, Total& total, const Body& body, Add&& add) const {
-        in_block([&](team& walker) {
+        in_block<team>([&](team& walker) {
             for (std::int64_t row = 0; row < rows; ++row) {
                 const auto result = body(walker, row);
                 if (walker.leader()) add(total, result);
@@ -183,14 +227,14 @@ struct lanes {
         });
     }
 
-private:
-    template <class F>
+protected:
+    template <class Walker, class F>
     static void in_block(F&& f) {
         lanes_detail::block<N> shared;
         std::vector<std::thread> threads;
         for (int lane = 0; lane < N; ++lane) {
             threads.emplace_back([&, lane] {
-                team walker(shared, lane);
+                Walker walker(shared, lane);
                 f(walker);
             });
         }

@@ -43,7 +43,8 @@ struct arrays {
     }
     std::size_t tokens() const { return logp.size(); }
 
-    auto shape() const { return grpo::ragged(cu).where(mask); }
+    // With its extent given, for executors whose memory the host does not see.
+    auto shape() const { return grpo::ragged(grpo::view<const std::int64_t>(cu), cu.back()).where(mask); }
     template <class Shape>
     auto batch(const Shape& shape) const {
         return grpo::batch(shape, grpo::logp(logp), grpo::entropy(entropy), grpo::values(value), grpo::logp_old(logp_old),

@@ -84,7 +84,8 @@ int clusters_at_once(const cudaLaunchConfig_t& config, Kernel* kernel, const lau
         require(cuda_problem("cuda", "cudaDeviceGetAttribute",
                              cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device)));
         require(cuda_problem("cuda", "cudaOccupancyMaxActiveBlocksPerMultiprocessor",
-                             cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, plan.threads, config.dynamicSmemBytes)));
+                             cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, plan.threads,
+                                                                           config.dynamicSmemBytes)));
         count *= multiprocessors;
     }
     if (count == 0) require(complain("cuda", "device", "%d cannot run clusters of %d blocks", device, plan.blocks));

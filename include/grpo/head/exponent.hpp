@@ -71,10 +71,8 @@ private:
     double top_ = lowest;
 };
 
-// An exponent that moves rarely begins near an entry of its row.
-template <class Exponent>
-GRPO_HD void start_near([[maybe_unused]] Exponent& e, [[maybe_unused]] double x) {
-    if constexpr (requires { e.start(x); }) e.start(x);
-}
+// Whether an exponent begins near an entry of its row, e.start(x), since it moves rarely.
+template <class V>
+inline constexpr bool starts_near = requires(softmax_exponent<V>& e, double x) { e.start(x); };
 
 }  // namespace grpo::inline v0::detail

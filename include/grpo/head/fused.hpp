@@ -141,7 +141,6 @@ struct fused_tokens {
     std::int64_t scratch_stride;
 
     GRPO_HD std::int64_t pieces() const { return (from.in.rows + chunk - 1) / chunk; }
-    GRPO_HD std::int64_t entries() const { return from.in.layout().extent(); }
     // Rows of logits [piece · chunk, (piece + 1) · chunk).
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t piece) const {
@@ -170,24 +169,22 @@ struct fused_tokens {
     template <class Team>
     GRPO_HD void range(Team& team, std::int64_t first, std::int64_t last) const {
         using V = typename Team::template vector<compute>;
-        upcoming_rows<V, Input> order(from, first, last);
-        auto rows = team.template ahead<V>(from.in.data.data(), order);
-        auto next = order.next_target();
+        rows_in_range<V, Team, Input> walk(team, from, first, last);
         sequence_of_token sequence;
         for (std::int64_t i = first; i < last; ++i) {
             const row_use use = find(team, sequence, from.position(i));
             if (use == row_use::masked) skip<V>(team, i);
             if (use != row_use::active) continue;
-            const auto target = next;
             const row_type here = from.row(i);
-            const double y = from.template read<V>(here, target);
+            const double y = from.template read<V>(here, walk.target);
             gradient_type<V, source::logits> each(here, gradient, from.template beside<WithKl, V>(team, i));
+            // Without a watch for what outgrows the exponent's reference, where that is near; again if something did.
+            found_row found = conclude<V, !starts_near<V>>(team, walk, i, sequence, y, each);
+            if (found.overflown) found = conclude<V, true>(team, walk, i, sequence, y, each);
             const span row = span_of<V>(here.data, here.begin, here.end);
-            found_row found = conclude<V, false>(team, rows, row, i, sequence, target.at, y, each);
-            if (found.overflown) found = conclude<V, true>(team, rows, row, i, sequence, target.at, y, each);
-            next = order.next_target();
-            each.take(found.scales, rows.writes(row, target.at) ? target.at : -1);
-            rows.sweep(row, each);
+            each.take(found.scales, walk.written(here, row));
+            walk.ask();
+            walk.rows.sweep(row, each);
             clear<V>(team, gradient, here.end, here.begin + from.in.vocabulary);
         }
     }
@@ -277,14 +274,14 @@ private:
         gradient_scales scales;
         bool overflown;
     };
-    template <class V, bool Raises, class Team, class Rows, class Each>
-    GRPO_HD found_row conclude(Team& team, Rows& rows, const span& row, std::int64_t i, const sequence_of_token& sequence,
-                               std::int64_t target, double y, const Each& each) const {
-        softmax_exponent<V> e(each.row.reading.factor);
-        start_near(e, y);
-        const softmax_step<wants, V, row_type, ref_type<V>, keep_nothing, Raises> step{each.row, each.ref, {}, e};
-        return team.template conclude<sums>(rows.template measure<sums>(row, step), [&](const typename sums::total& s) {
-            return found_row{evaluated(team, i, sequence, target, y, softmax_row::of<sums, V>(s), each),
+    template <class V, bool Raises, class Team, class Walk, class Each>
+    GRPO_HD found_row conclude(Team& team, Walk& walk, std::int64_t i, const sequence_of_token& sequence, double y,
+                               const Each& each) const {
+        const auto mine = with_step<wants, Raises, V>(each.row, each.ref, y, [&](const span& where, const auto& step) {
+            return walk.rows.template measure<sums>(where, step);
+        });
+        return team.template conclude<sums>(mine, [&](const typename sums::total& s) {
+            return found_row{evaluated(team, i, sequence, walk.target.at, y, softmax_row::of<sums, V>(s), each),
                              !Raises && overflown(s.sum[sums::p])};
         });
     }
@@ -299,7 +296,8 @@ private:
             // Column 0 lies so far into the worker's row that its whole lines are those of the gradient's first row.
             if (!before.any) {
                 const std::int64_t head = span_of<V>(gradient, here.begin, here.end).head;
-                before.place = scratch + team.worker * scratch_stride + (scalar_traits<V>::lanes - head) % scalar_traits<V>::lanes;
+                before.place = scratch + team.worker * scratch_stride +
+                               (scalar_traits<V>::lanes - head) % scalar_traits<V>::lanes;
             }
             const keep_at<V, compute> place{before.place, here.begin};
             if (!before.any) {

@@ -25,10 +25,18 @@ GRPO_HD logits_row<T, Reading> row_of(const logits_view<T>& in, const Reading& r
 template <softmax_wants Wants, class V, class Team, class Row, class Ref = no_reference>
 GRPO_HD_WHOLE softmax_row measure_row(Team& team, const Row& row, const Ref& ref) {
     softmax_exponent<V> e(row.reading.factor);
-    if constexpr (requires { e.start(0.0); }) e.start(row.template at<V>(row.begin));
+    if constexpr (starts_near<V>) e.start(row.template at<V>(row.begin));
     const softmax_step<Wants, V, Row, Ref, keep_nothing> step{row, ref, {}, e};
     using sums = softmax_sums<Wants>;
     return softmax_row::of<sums>(stream<sums, V>(team, span_of<V>(row.data, row.begin, row.end), step));
+}
+// walk(span, step) of a row whose p are not kept, with an exponent that may begin near y.
+template <softmax_wants Wants, bool Raises, class V, class Row, class Ref, class Walk>
+GRPO_HD auto with_step(const Row& row, const Ref& ref, [[maybe_unused]] double y, const Walk& walk) {
+    softmax_exponent<V> e(row.reading.factor);
+    if constexpr (starts_near<V>) e.start(y);
+    const softmax_step<Wants, V, Row, Ref, keep_nothing, Raises> step{row, ref, {}, e};
+    return walk(span_of<V>(row.data, row.begin, row.end), step);
 }
 template <softmax_wants Wants, class V, class Team, class Row, class Ref = no_reference>
 GRPO_HD softmax_row measure(Team& team, const Row& row, const Ref& ref = {}) {
@@ -155,11 +163,37 @@ struct upcoming_rows {
         where = span_of<V>(row.data, row.begin, row.end);
         return true;
     }
-    // The target of the next. What is done with it waits for its memory, and not before.
-    GRPO_HD target_entry<typename Input::storage> next_target() {
+};
+
+// An object for the types of expressions: never defined.
+template <class T>
+T& of_type();
+
+// A team's way through rows [first, last), those that follow under way meanwhile: who reads them (see exec/cuda/ahead.cuh),
+// and the target of the next that counts. What is done with it waits for its memory, and not before.
+template <class V, class Team, class Input>
+struct rows_in_range {
+    using storage = typename Input::storage;
+    using order_type = upcoming_rows<V, Input>;
+
+    const Input& from;
+    order_type order;
+    decltype(of_type<Team>().template ahead<V>(of_type<const storage*>(), of_type<order_type>())) rows;
+    target_entry<storage> target;
+
+    GRPO_HD rows_in_range(Team& team, const Input& input, std::int64_t first, std::int64_t last)
+        : from(input), order(input, first, last), rows(team.template ahead<V>(input.in.data.data(), order)) {
+        ask();
+    }
+    // Asks for the target of the next row, once that of the present one has been read.
+    GRPO_HD void ask() {
         std::int64_t i = 0;
-        if (!next(i)) return {};
-        return from.target_of(i);
+        target = {};
+        if (order.next(i)) target = from.target_of(i);
+    }
+    // Where this lane will write the target's own entry of a row; -1: it is another lane's, or nobody's.
+    GRPO_HD std::int64_t written(const typename Input::row_type& row, const span& where) const {
+        return inside(row, target) && rows.writes(where, target.at) ? target.at : -1;
     }
 };
 

@@ -142,7 +142,8 @@ struct linear_source {
 
     problem check(const char* function, bool reads_reference) const {
         if (!reads_reference) return {};
-        return first_of(reference.validate(function), wrong_size(function, "reference's tokens", reference.tokens, in.tokens, "tokens"),
+        return first_of(reference.validate(function),
+                        wrong_size(function, "reference's tokens", reference.tokens, in.tokens, "tokens"),
                         wrong_size(function, "reference's vocabulary", reference.vocabulary, in.vocabulary, "entries"));
     }
 
@@ -324,18 +325,16 @@ template <class Exec, class Gemm, class Term, bool Diagnosed, class T, class Tar
     const view ids(targets);
     detail::require(detail::first_of(in.validate(function), options.validate(function, in.vocabulary),
                                      detail::check_whole(function, options),
-                                     b.layout.validate(function),
-                                     detail::wrong_size(function, "hidden", in.tokens, b.layout.extent(), "positions")));
-    const auto active = [&](std::int64_t i) { return b.layout.active(cursor<float>{i}); };
+                                     detail::check_shape(exec, function, b.layout)));
+    detail::require(detail::wrong_size(function, "hidden", in.tokens, b.layout.extent(), "positions"));
     const int workers = exec.size();
-    if constexpr (detail::on_host<Exec>) {
-        detail::require(detail::check_targets(function, ids, in.tokens, options.columns(in.vocabulary), active));
-    }
+    detail::require(detail::check_targets_of(exec, function, ids, b.layout, options, in.vocabulary));
     detail::require(detail::check_reach(
-        exec, function, detail::named("hidden", in.hidden), detail::named("weight", in.weight), detail::named("targets", ids),
+        exec, function, detail::named("hidden", in.hidden), detail::named("weight", in.weight),
         detail::named("gradients.hidden", gradients.hidden), detail::named("gradients.weight", gradients.weight),
         detail::named("gradients.bias", gradients.bias), detail::named("workspace", workspace),
-        detail::named("reference's hidden", reference.hidden), detail::named("reference's weight", reference.weight)));
+        detail::named("reference's hidden", reference.hidden), detail::named("reference's weight", reference.weight),
+        detail::named("logp", out.logp), detail::named("entropy", out.entropy), detail::named("full_kl", out.full_kl)));
     detail::require(detail::first_of(
         detail::check_linear_gradients(function, in, gradients), detail::check_token_outputs(function, out, in.tokens),
         detail::check_workspace(function, workspace, evaluate_hidden_workspace(workers, in, 1, reference.width))));

@@ -13,6 +13,7 @@
 
 #include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
+#include <grpo/exec/serial.hpp>
 #include <grpo/fold.hpp>
 #include <grpo/scalar.hpp>
 #include <grpo/shape.hpp>
@@ -186,12 +187,18 @@ inline problem check_whole(const char* function, const head_options& options) {
                     static_cast<long long>(options.slice_of), 0LL);
 }
 
+// One target for each row.
+template <class Index>
+problem check_target_array(const char* function, const view<Index>& target, std::int64_t rows) {
+    return first_of(wrong_size(function, "targets", target.size(), rows, "tokens"),
+                    null_pointer(function, "targets", target.data(), rows));
+}
+
 // Ids of the rows that count are from 0 to vocabulary - 1. O(rows).
 template <class Index, class Active>
 problem check_targets(const char* function, const view<Index>& target, std::int64_t rows, std::int64_t vocabulary,
                       Active&& active) {
-    if (const problem p = wrong_size(function, "targets", target.size(), rows, "tokens")) return p;
-    if (const problem p = null_pointer(function, "targets", target.data(), rows)) return p;
+    if (const problem p = check_target_array(function, target, rows)) return p;
     for (std::int64_t row = 0; row < rows; ++row) {
         const auto t = static_cast<std::int64_t>(target[row]);
         if ((t < 0 || t >= vocabulary) && active(row)) {
@@ -210,6 +217,18 @@ template <class Index, class T>
 problem check_ids(const char* function, const view<Index>& target, const logits_view<T>& in, const head_options& options) {
     return check_targets(function, target, in.rows, options.tokens(in.vocabulary),
                          [&](std::int64_t row) { return in.active(row); });
+}
+// What an executor's bodies will read of logits and their targets; another memory's ids are not looked at.
+template <class Exec, class Index, class T>
+problem check_rows_to_read(const Exec& exec, const char* function, const view<Index>& target, const logits_view<T>& in,
+                           const head_options& options) {
+    if constexpr (on_host<Exec>) {
+        return check_ids(function, target, in, options);
+    } else {
+        return first_of(check_target_array(function, target, in.rows),
+                        check_reach(exec, function, named("logits", in.data), named("targets", target),
+                                    named("bias", options.bias), named_pointer{"mask", in.mask}));
+    }
 }
 template <class T, class R>
 problem check_reference(const char* function, const logits_view<T>& in, const logits_view<R>& ref) {

@@ -88,6 +88,18 @@ problem check_token_outputs(const char* function, const token_outputs<C>& out, s
     return first_of(check_per_row(function, "logp", out.logp, tokens), check_per_row(function, "entropy", out.entropy, tokens),
                     check_per_row(function, "full_kl", out.full_kl, tokens));
 }
+// Targets and options that a batch's positions are read with; those in another memory are not looked at.
+template <class Exec, class Index, class Shape>
+problem check_targets_of(const Exec& exec, const char* function, const view<Index>& ids, const Shape& layout,
+                         const head_options& options, std::int64_t vocabulary) {
+    const auto active = [&](std::int64_t i) { return layout.active(cursor<float>{i}); };
+    if constexpr (on_host<Exec>) {
+        return check_targets(function, ids, layout.extent(), options.columns(vocabulary), active);
+    } else {
+        return first_of(check_target_array(function, ids, layout.extent()),
+                        check_reach(exec, function, named("targets", ids), named("bias", options.bias)));
+    }
+}
 inline problem check_workspace(const char* function, view<std::byte> workspace, std::int64_t bytes) {
     if (workspace.size() >= bytes) return null_pointer(function, "workspace", workspace.data(), bytes);
     return complain(function, "workspace", "has %lld bytes, but %lld are needed", static_cast<long long>(workspace.size()),
@@ -169,6 +181,7 @@ loss_target<Exec> evaluate_head(const char* function, const Source& source, cons
         check_inputs<Reduced, std::remove_const_t<decltype(whole)>, Diagnosed>();
         require(first_of(check_denominator(function, denominator), validate_term(loss.term, function),
                          check_values<Reduced>(loss.over, whole, function), source.check(function, K)));
+        require(check_batch_reach(exec, function, b, Diagnosed ? ~0u : Reduced::needs));
         source.prepare();
         const auto each = [&](bool wanted, auto&& f) {
             source.each(wanted, [&]<class T, class R, class Out>(const logits_view<T>& in, const logits_view<R>& ref,
@@ -235,24 +248,22 @@ struct logits_source {
 // A target whose logit is -inf gives a log-probability of -inf, which counts as a non-finite input (see nonfinite).
 // The result is evaluate()'s of the same log-probabilities. Errors: as evaluate() and token_logp(), before anything is written.
 template <class Exec, class Term, bool Diagnosed, class T, class Targets, class Batch, class Out, class R = T>
-[[nodiscard]] detail::loss_target<Exec> evaluate_logits(Exec&& exec, const objective<Term, Diagnosed>& loss, const logits_view<T>& in,
-                                          const Targets& targets, const head_options& options, const Batch& b,
-                                          double denominator, view<Out> gradient, view<std::byte> workspace,
+[[nodiscard]] detail::loss_target<Exec> evaluate_logits(Exec&& exec, const objective<Term, Diagnosed>& loss,
+                                          const logits_view<T>& in, const Targets& targets,
+                                          const head_options& options, const Batch& b, double denominator, view<Out> gradient, view<std::byte> workspace,
                                           const token_outputs<detail::loss_compute<T, Batch>>& out = {},
                                           const logits_view<R>& reference = {}) {
     constexpr const char* function = "evaluate_logits";
     using C = detail::loss_compute<T, Batch>;
     const view ids(targets);
     detail::require(detail::first_of(detail::check_head(function, in, options), detail::check_whole(function, options),
-                                     b.layout.validate(function),
-                                     detail::wrong_size(function, "logits", in.rows, b.layout.extent(), "positions")));
-    const auto active = [&](std::int64_t i) { return b.layout.active(cursor<float>{i}); };
-    if constexpr (detail::on_host<Exec>) {
-        detail::require(detail::check_targets(function, ids, in.rows, options.columns(in.vocabulary), active));
-    }
-    detail::require(detail::check_reach(exec, function, detail::named("logits", in.data), detail::named("targets", ids),
-                                        detail::named("gradient", gradient), detail::named("workspace", workspace),
-                                        detail::named("logits_ref", reference.data)));
+                                     detail::check_shape(exec, function, b.layout)));
+    detail::require(detail::wrong_size(function, "logits", in.rows, b.layout.extent(), "positions"));
+    detail::require(detail::check_targets_of(exec, function, ids, b.layout, options, in.vocabulary));
+    detail::require(detail::check_reach(exec, function, detail::named("logits", in.data), detail::named("gradient", gradient),
+                                        detail::named("workspace", workspace), detail::named("logits_ref", reference.data),
+                                        detail::named("logp", out.logp), detail::named("entropy", out.entropy),
+                                        detail::named("full_kl", out.full_kl)));
     if (gradient.data() != nullptr) {
         detail::require(detail::wrong_size(function, "gradient", gradient.size(), in.layout().extent(), "positions"));
     }

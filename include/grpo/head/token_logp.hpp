@@ -91,7 +91,6 @@ struct logp_rows {
 
     static constexpr bool long_rows = true;
     GRPO_HD static constexpr bool keeps_rows() { return false; }
-    GRPO_HD std::int64_t entries() const { return from.in.layout().extent(); }
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t i) const {
         using V = typename Team::template vector<typename Input::compute>;
@@ -108,9 +107,7 @@ struct logp_rows {
     template <class Team>
     GRPO_HD void range(Team& team, std::int64_t first, std::int64_t last) const {
         using V = typename Team::template vector<typename Input::compute>;
-        upcoming_rows<V, Input> order(from, first, last);
-        auto rows = team.template ahead<V>(from.in.data.data(), order);
-        auto next = order.next_target();
+        rows_in_range<V, Team, Input> walk(team, from, first, last);
         std::int64_t sequence = -1;
         for (std::int64_t i = first; i < last; ++i) {
             const std::int64_t token = from.position(i);
@@ -119,18 +116,15 @@ struct logp_rows {
                 skip(team, token, use);
                 continue;
             }
-            const auto target = next;
             const auto row = from.row(i);
-            const double y = from.template read<V>(row, target);
-            using ref_type = typename Input::template beside_type<WithKl, V>;
-            const ref_type ref = from.template beside<WithKl, V>(team, i);
-            softmax_exponent<V> e(row.reading.factor);
-            start_near(e, y);
-            next = order.next_target();
-            const softmax_step<Wants, V, typename Input::row_type, ref_type, keep_nothing> step{row, ref, {}, e};
+            const double y = from.template read<V>(row, walk.target);
+            const auto ref = from.template beside<WithKl, V>(team, i);
+            walk.ask();
             using sums = softmax_sums<Wants>;
-            const softmax_row s =
-                softmax_row::of<sums, V>(team.template combine<sums>(rows.template pass<sums>(span_of<V>(row.data, row.begin, row.end), step)));
+            const auto mine = with_step<Wants, true, V>(row, ref, y, [&](const span& where, const auto& step) {
+                return walk.rows.template pass<sums>(where, step);
+            });
+            const softmax_row s = softmax_row::of<sums, V>(team.template combine<sums>(mine));
             if (team.leader()) write<V>(token, row, ref, s, y);
         }
     }
@@ -172,7 +166,6 @@ struct d_logits_rows {
     static constexpr bool long_rows = true;
     GRPO_HD bool keeps_rows() const { return !known(); }
     GRPO_HD bool writes_packs() const { return same_packs(from.in.data.data(), gradient); }
-    GRPO_HD std::int64_t entries() const { return from.in.layout().extent(); }
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t i) const {
         using V = typename Team::template vector<typename Input::compute>;
@@ -192,37 +185,23 @@ struct d_logits_rows {
     template <class Team>
     GRPO_HD void range(Team& team, std::int64_t first, std::int64_t last) const {
         using V = typename Team::template vector<typename Input::compute>;
-        upcoming_rows<V, Input> order(from, first, last);
-        auto rows = team.template ahead<V>(from.in.data.data(), order);
-        auto next = order.next_target();
+        rows_in_range<V, Team, Input> walk(team, from, first, last);
         std::int64_t sequence = -1;
         for (std::int64_t i = first; i < last; ++i) {
             const std::int64_t token = from.position(i);
             const row_use use = from.uses(token, sequence);
             if (use == row_use::masked) skip<V>(team, i);
             if (use != row_use::active) continue;
-            const auto target = next;
             const auto row = from.row(i);
-            const double y = from.template read<V>(row, target);
-            const ref_type<V> ref = from.template beside<WithKl, V>(team, i, saved.lse_ref);
+            const double y = from.template read<V>(row, walk.target);
+            gradient_type<V> each(row, gradient, from.template beside<WithKl, V>(team, i, saved.lse_ref));
+            const softmax_row s = known() ? of(token) : measured<V>(team, walk.rows, each, y);
             const span where = span_of<V>(row.data, row.begin, row.end);
-            softmax_row s;
-            if (known()) {
-                s = of(token);
-            } else {
-                constexpr softmax_wants wants = wanted(WithEntropy, WithKl);
-                using sums = softmax_sums<wants>;
-                softmax_exponent<V> e(row.reading.factor);
-                start_near(e, y);
-                const softmax_step<wants, V, typename Input::row_type, ref_type<V>, keep_nothing> step{row, ref, {}, e};
-                s = softmax_row::of<sums, V>(team.template combine<sums>(rows.template measure<sums>(where, step)));
-            }
-            gradient_type<V> each(row, gradient, ref);
-            const std::int64_t written = inside(row, target) && rows.writes(where, target.at) ? target.at : -1;
+            const std::int64_t written = walk.written(row, where);
             each.take(each.scales(s, slopes(token), y, written), written);
-            next = order.next_target();
-            if (known()) rows.visit(where, each);
-            else rows.sweep(where, each);
+            walk.ask();
+            if (known()) walk.rows.visit(where, each);
+            else walk.rows.sweep(where, each);
             clear<V>(team, gradient, row.end, row.begin + from.in.vocabulary);
         }
     }
@@ -237,6 +216,15 @@ private:
     GRPO_HD void skip(Team& team, std::int64_t i) const {
         const std::int64_t begin = from.in.layout().begin(i);
         clear<V>(team, gradient, begin, begin + from.in.vocabulary, from.large());
+    }
+    template <class V, class Team, class Rows>
+    GRPO_HD softmax_row measured(Team& team, Rows& rows, const gradient_type<V>& each, double y) const {
+        constexpr softmax_wants wants = wanted(WithEntropy, WithKl);
+        using sums = softmax_sums<wants>;
+        const auto mine = with_step<wants, true, V>(each.row, each.ref, y, [&](const span& where, const auto& step) {
+            return rows.template measure<sums>(where, step);
+        });
+        return softmax_row::of<sums, V>(team.template combine<sums>(mine));
     }
     GRPO_HD softmax_slopes slopes(std::int64_t token) const {
         return {entry(d_logp, token), entry(d_entropy, token), entry(d_kl, token)};
@@ -266,7 +254,6 @@ struct full_kl_rows {
     Gradient* gradient;
 
     static constexpr bool long_rows = true;
-    GRPO_HD std::int64_t entries() const { return from.in.layout().extent(); }
     template <class Team>
     GRPO_HD void operator()(Team& team, std::int64_t i) const {
         using V = typename Team::template vector<typename Input::compute>;
@@ -306,11 +293,10 @@ void token_logp(const Executor& exec, const logits_view<T>& in, const Targets& t
     constexpr const char* function = "token_logp";
     const view ids(targets);
     detail::require(detail::check_head(function, in, options));
-    if constexpr (detail::on_host<Executor>) detail::require(detail::check_ids(function, ids, in, options));
+    detail::require(detail::check_rows_to_read(exec, function, ids, in, options));
     detail::require(detail::first_of(
         detail::check_outputs(function, out, in.rows),
-        detail::check_reach(exec, function, detail::named("logits", in.data), detail::named("targets", ids),
-                            detail::named("logp", out.logp), detail::named("entropy", out.entropy),
+        detail::check_reach(exec, function, detail::named("logp", out.logp), detail::named("entropy", out.entropy),
                             detail::named("sum_squares", out.sum_squares), detail::named("lse", out.lse))));
     using detail::softmax_wants;
     detail::with_input(in, in, ids.data(), options, detail::used_by_mask{in.mask}, [&]<class Input>(const Input& from) {
@@ -345,10 +331,10 @@ void d_logits(const Executor& exec, const logits_view<T>& in, const Targets& tar
     constexpr const char* function = "d_logits";
     const view ids(targets);
     detail::require(detail::check_head(function, in, options));
-    if constexpr (detail::on_host<Executor>) detail::require(detail::check_ids(function, ids, in, options));
-    detail::require(detail::check_reach(exec, function, detail::named("logits", in.data), detail::named("targets", ids),
-                                        detail::named("gradient", gradient), detail::named("d_logp", d_logp),
-                                        detail::named("d_entropy", d_entropy)));
+    detail::require(detail::check_rows_to_read(exec, function, ids, in, options));
+    detail::require(detail::check_reach(exec, function, detail::named("gradient", gradient), detail::named("d_logp", d_logp),
+                                        detail::named("d_entropy", d_entropy), detail::named("saved.lse", saved.lse),
+                                        detail::named("saved.entropy", saved.entropy)));
     detail::require(detail::first_of(
         detail::check_per_row(function, "d_logp", d_logp, in.rows),
         detail::check_per_row(function, "d_entropy", d_entropy, in.rows),
@@ -377,6 +363,10 @@ void full_kl(const Executor& exec, const logits_view<T>& in, const logits_view<R
     detail::require(detail::check_reference(function, in, ref));
     detail::require(detail::first_of(detail::check_per_row(function, "kl", kl, in.rows),
                                      detail::check_per_row(function, "weight", weight, in.rows)));
+    detail::require(detail::check_reach(exec, function, detail::named("logits", in.data), detail::named("logits_ref", ref.data),
+                                        detail::named("bias", options.bias), detail::named_pointer{"mask", in.mask},
+                                        detail::named("kl", kl), detail::named("weight", weight),
+                                        detail::named("gradient", gradient)));
     if (gradient.data() != nullptr) {
         detail::require(detail::wrong_size(function, "gradient", gradient.size(), in.layout().extent(), "positions"));
     }

@@ -27,6 +27,11 @@ inline constexpr int ring_bytes = 416;
 template <class T>
 inline constexpr int ring_steps = ring_bytes / (16 * static_cast<int>(sizeof(T)));
 
+struct nothing_earlier {
+    template <class F>
+    GRPO_HD void each(F&&) const {}
+};
+
 #if defined(__CUDACC__)
 
 extern __shared__ sixteen_bytes ring_memory[];
@@ -73,11 +78,6 @@ struct held_cursor : whole_cursor<V> {
     }
 };
 
-struct nothing_earlier {
-    template <class F>
-    __device__ void each(F&&) const {}
-};
-
 template <class V, class T, class Team, class Upcoming>
 class rows_ahead {
 public:
@@ -85,7 +85,8 @@ public:
         : team_(team), data_(data), upcoming_(upcoming), lane_(static_cast<std::int32_t>(team.lane())),
           size_(static_cast<std::int32_t>(team.size())), log_step_(0),
           apart_(16 * static_cast<std::uint32_t>(blockDim.x)),
-          place_(static_cast<std::uint32_t>(__cvta_generic_to_shared(ring_memory)) + 16 * static_cast<std::uint32_t>(threadIdx.x)) {
+          place_(static_cast<std::uint32_t>(__cvta_generic_to_shared(ring_memory)) +
+                 16 * static_cast<std::uint32_t>(threadIdx.x)) {
         while ((1 << log_step_) < K * size_) ++log_step_;
         for (int k = 0; k < steps; ++k) {
             issue(at_);
@@ -236,30 +237,30 @@ private:
     int at_ = 0;  // the current row's first step in the ring
 };
 
+#endif
+
 // The same without a ring: the second pass finds the row in a cache, or not.
 template <class V, class Team>
 struct rows_in_turn {
     const Team& team;
 
     template <class Monoid, class F>
-    __device__ auto pass(const span& row, F&& f) const {
+    GRPO_HD auto pass(const span& row, F&& f) const {
         return measure<Monoid>(row, f);
     }
     template <class Monoid, class F>
-    __device__ auto measure(const span& row, F&& f) const {
+    GRPO_HD auto measure(const span& row, F&& f) const {
         return team.template walked<Monoid, V>(row, f);
     }
-    __device__ bool writes(const span&, std::int64_t) const { return true; }
+    GRPO_HD bool writes(const span&, std::int64_t) const { return true; }
     template <class F>
-    __device__ void sweep(const span& row, const F& each) const {
+    GRPO_HD void sweep(const span& row, const F& each) const {
         team.template sweep<V>(row, each);
     }
     template <class F>
-    __device__ void visit(const span& row, const F& each) const {
-        team.template sweep<V>(row, each);
+    GRPO_HD void visit(const span& row, const F& each) const {
+        sweep(row, each);
     }
 };
-
-#endif
 
 }  // namespace grpo::inline v0::detail

@@ -36,7 +36,8 @@ __global__ void __launch_bounds__(row_threads) walk_rows(const Body body, std::i
 
 // Rows of logits: each team has as many, one after the other. Ahead: with a ring in shared memory.
 template <bool Clusters, bool Ahead, class Body>
-__global__ void __launch_bounds__(long_row_threads, 512 / long_row_threads) walk_long_rows(const Body body, std::int64_t rows, team_shape shape) {
+__global__ void __launch_bounds__(long_row_threads, 512 / long_row_threads)
+    walk_long_rows(const Body body, std::int64_t rows, team_shape shape) {
     using team_type = device_team<8, Clusters, Ahead>;
     __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);

@@ -41,8 +41,8 @@ inline void set_grid(launch_plan& plan, std::int64_t rows) {
     plan.grid = (teams * plan.blocks < most ? teams : most / plan.blocks) * plan.blocks;
 }
 
-// Bodies over tokens: some entries a lane at first, as many as the body likes, then up to a block a row; where whole blocks are too few for the
-// device, and the body has no order along the row, a cluster of them.
+// Bodies over tokens: some entries a lane at first, as many as the body likes, then up to a block a row; where whole blocks
+// are too few for the device, and the body has no order along the row, a cluster of them.
 inline launch_plan plan_rows(const device_facts& facts, std::int64_t rows, std::int64_t entries, bool may_cluster, int per_lane) {
     launch_plan plan;
     const std::int64_t mean = rows > 0 ? entries / rows : 0;
@@ -69,7 +69,10 @@ inline launch_plan plan_long_rows(const device_facts& facts, std::int64_t rows, 
     if (plan.lanes < 32) plan.lanes = 32;
     if (facts.capability >= 90 && packs_in_ring > 0) {
         const std::int64_t wanted = packs_in_ring - packs_in_ring / 4;  // the rest is for what follows
-        if (keeps_rows && plan.lanes == plan.threads) plan.blocks = power_of_2_from((packs + wanted * plan.lanes - 1) / (wanted * plan.lanes), most_blocks);
+        const std::int64_t wanted_of_block = wanted * plan.lanes;
+        if (keeps_rows && plan.lanes == plan.threads) {
+            plan.blocks = power_of_2_from((packs + wanted_of_block - 1) / wanted_of_block, most_blocks);
+        }
         plan.ahead = !keeps_rows || packs <= (packs_in_ring - 2) * plan.lanes * plan.blocks;
     }
     set_grid(plan, rows);

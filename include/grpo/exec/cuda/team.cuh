@@ -43,8 +43,6 @@ public:
     template <class T>
     using vector = std::conditional_t<Width == 1 || !std::is_same_v<T, float>, T, float_pack<Width>>;
 
-    int worker = 0;
-
     __device__ device_team(exchange& shared, const detail::team_shape& shape, int block)
         : shared_(shared), lanes_(shape.lanes), blocks_{shape.blocks}, block_(block),
           lane_(static_cast<int>(threadIdx.x) & (shape.lanes - 1)) {
