@@ -11,19 +11,30 @@
 
 #include <doctest/doctest.h>
 
+#if defined(__CUDACC__)
 #include <grpo/exec/cuda.cuh>
+#else
+#include <grpo/exec/nvrtc.hpp>
+#endif
 
 #include <cuda/sharing.hpp>
 #include <support/random_batch.hpp>
 
 namespace on_device {
 
+// Who compiles the kernels: nvcc, or NVRTC where another compiler builds the test.
+#if defined(__CUDACC__)
+using executor = grpo::cuda;
+#else
+using executor = grpo::nvrtc;
+#endif
+
 // The length of a test case.
 class session {
 public:
     explicit session(std::int64_t rows = 4096) {
         REQUIRE(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking) == cudaSuccess);
-        bytes_ = grpo::cuda::workspace_bytes(rows);
+        bytes_ = executor::workspace_bytes(rows);
         REQUIRE(cudaMalloc(&workspace_, static_cast<std::size_t>(bytes_)) == cudaSuccess);
         REQUIRE(cudaMallocManaged(&result_, 1024) == cudaSuccess);
         random_batch::arrive = [] { REQUIRE(cudaDeviceSynchronize() == cudaSuccess); };
@@ -43,7 +54,7 @@ public:
     cudaStream_t stream() const { return stream_; }
     grpo::view<std::byte> workspace() const { return {static_cast<std::byte*>(workspace_), bytes_}; }
     // Writes what it returns to memory that the host sees.
-    grpo::cuda gpu() const { return grpo::cuda(stream_, workspace()).into(static_cast<std::byte*>(result_)); }
+    executor gpu() const { return executor(stream_, workspace()).into(static_cast<std::byte*>(result_)); }
     void wait() const { REQUIRE(cudaStreamSynchronize(stream_) == cudaSuccess); }
 
 private:

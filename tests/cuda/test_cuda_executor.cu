@@ -29,7 +29,7 @@ struct token_loss {
     std::vector<float> gradient = std::vector<float>(a.tokens(), 7.0f);
     grpo::objective<grpo::clipped> loss{grpo::clipped{}, grpo::aggregation::token_mean()};
 
-    const grpo::loss_result* run(const grpo::cuda& gpu) {
+    const grpo::loss_result* run(const on_device::executor& gpu) {
         return grpo::evaluate(gpu, loss, a.batch(), 100.0, grpo::d_logp(gradient));
     }
 };
@@ -50,7 +50,7 @@ TEST_CASE("a host pointer is named, and nothing is launched") {
     CHECK(has(of_input, "evaluate: logp points into host memory"));
     device.wait();
     CHECK(x.gradient[0] == 7.0f);
-    CHECK(has(message([&] { grpo::cuda(device.stream(), {reinterpret_cast<std::byte*>(on_host.data()), 2048}); }),
+    CHECK(has(message([&] { on_device::executor(device.stream(), {reinterpret_cast<std::byte*>(on_host.data()), 2048}); }),
               "cuda: workspace points into host memory"));
 }
 
@@ -60,7 +60,7 @@ TEST_CASE("too small a workspace is refused with both numbers") {
     CHECK(has(message([&] { x.run(device.gpu()); }), "cuda: workspace has 1536 bytes, but 3072 are needed"));
     device.wait();
     CHECK(x.gradient[0] == 7.0f);
-    CHECK(has(message([&] { grpo::cuda(device.stream(), {device.workspace().data(), 100}); }),
+    CHECK(has(message([&] { on_device::executor(device.stream(), {device.workspace().data(), 100}); }),
               "cuda: workspace has 100 bytes, but 1024 are needed"));
 }
 
@@ -110,12 +110,12 @@ TEST_CASE("a captured graph does the same again") {
     std::vector<grpo::bfloat16> gradient(w.z.size(), grpo::bfloat16(9.0f)), direct = gradient;
     std::vector<std::byte> memory(static_cast<std::size_t>(grpo::evaluate_logits_workspace(0, w.rows(), w.vocabulary)));
     std::vector<grpo::loss_result> results(2);
-    const auto all = [&](const grpo::cuda& gpu, std::vector<grpo::bfloat16>& to, grpo::loss_result* result) {
+    const auto all = [&](const on_device::executor& gpu, std::vector<grpo::bfloat16>& to, grpo::loss_result* result) {
         x.run(gpu);
         (void)grpo::evaluate_logits(gpu.into(result), loss, w.logits(), w.target, w.options, batch, 14.0, grpo::view(to),
                                     grpo::view(memory));
     };
-    const grpo::cuda gpu = device.gpu();
+    const on_device::executor gpu = device.gpu();
     all(gpu, direct, results.data());
     device.wait();
     x.gradient.assign(x.gradient.size(), 7.0f);

@@ -8,7 +8,7 @@
 
 #include <grpo/detail/config.hpp>
 
-#if !defined(__cpp_exceptions)
+#if !defined(__cpp_exceptions) || defined(__CUDACC_RTC__)
 #include <cstdlib>
 // Without exceptions a user may define this function; it receives the sentence. If it returns, the program aborts.
 extern "C" __attribute__((weak)) void grpo_error_handler(const char* sentence);
@@ -45,7 +45,7 @@ private:
 namespace detail {
 
 [[noreturn]] inline void raise(const problem& p) {
-#if defined(__cpp_exceptions)
+#if defined(__cpp_exceptions) && !defined(__CUDACC_RTC__)
     throw error(p);
 #else
     if (grpo_error_handler != nullptr) grpo_error_handler(p.text);

@@ -17,15 +17,11 @@
 
 #include <grpo/detail/config.hpp>
 #include <grpo/exec/cuda/pack.cuh>
+#include <grpo/exec/cuda/plan.hpp>
 #include <grpo/exec/serial.hpp>
 #include <grpo/fold.hpp>
 
 namespace grpo::inline v0::detail {
-
-// What a lane has of the ring: packs of eight in steps of two, in 416 bytes.
-inline constexpr int ring_bytes = 416;
-template <class T>
-inline constexpr int ring_steps = ring_bytes / (16 * static_cast<int>(sizeof(T)));
 
 struct nothing_earlier {
     template <class F>
@@ -147,7 +143,7 @@ private:
     };
     template <int N>
     struct some {
-        held at[N];
+        held at[N > 0 ? N : 1];
         __device__ const held* begin() const { return at; }
         __device__ const held* end() const { return at + N; }
     };

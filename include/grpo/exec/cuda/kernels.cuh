@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include <grpo/detail/config.hpp>
 #include <grpo/exec/cuda/plan.hpp>
@@ -53,15 +54,6 @@ __global__ void __launch_bounds__(long_row_threads, 512 / long_row_threads)
     if (shape.blocks > 1) cluster_barrier();  // a block's shared memory outlives those who write to it
 }
 
-// What a fold needs beside its body, in the caller's workspace: a result a row, and how many blocks are done.
-template <class Result, class Total>
-struct fold_memory {
-    Result* results;
-    unsigned* done;
-    Total* total;
-    bool continued;
-};
-
 // total += results: by some lanes over consecutive rows each, whose totals are merged in a tree that keeps their order.
 template <class Result, class Total, class Add>
 __device__ void add_results(const fold_memory<Result, Total>& to, std::int64_t rows, const Add& add) {
@@ -92,6 +84,7 @@ __global__ void __launch_bounds__(fold_threads)
     __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);
     team_type team(shared, shape, place.block);
+    static_assert(std::is_same_v<Result, decltype(body(team, rows))>);
     if (shape.blocks > 1) cluster_barrier();
     for (std::int64_t row = place.team; row < rows; row += place.teams) {
         const Result result = body(team, row);

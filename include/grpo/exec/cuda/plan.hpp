@@ -1,6 +1,7 @@
-// How many lanes walk a row on a device, and how many blocks that takes.
+// How many lanes walk a row on a device, how many blocks that takes, and what their kernels are told.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include <grpo/detail/config.hpp>
@@ -14,10 +15,21 @@ struct device_facts {
     int capability = 0;  // 10 major + minor
 };
 
+// What a lane has of a ring for rows to come (see ahead.cuh): packs of eight in steps of two.
+inline constexpr int ring_bytes = 416;
+template <class T>
+inline constexpr int ring_steps = ring_bytes / (16 * static_cast<int>(sizeof(T)));
+
 inline constexpr int most_blocks = 8;         // of a cluster
 inline constexpr int row_threads = 256;       // of a block, where each row is by itself
 inline constexpr int fold_threads = 512;      // where rows are folded
 inline constexpr int long_row_threads = 256;  // where they are of logits
+
+// Who walks a row: `lanes` of a block, a power of 2, in each of `blocks` blocks.
+struct team_shape {
+    int lanes = 1;
+    int blocks = 1;
+};
 
 struct launch_plan {
     int lanes = 1;
@@ -26,6 +38,8 @@ struct launch_plan {
     std::int64_t grid = 1;
     bool ahead = false;     // with a ring
     bool resident = false;  // no more blocks than run at once: teams have many rows each, in a row
+
+    std::size_t shared_bytes() const { return ahead ? static_cast<std::size_t>(threads) * ring_bytes : 0; }
 };
 
 inline int power_of_2_from(std::int64_t x, int most) {
@@ -78,5 +92,14 @@ inline launch_plan plan_long_rows(const device_facts& facts, std::int64_t rows, 
     set_grid(plan, rows);
     return plan;
 }
+
+// What a fold needs beside its body, in the caller's workspace: a result a row, and how many blocks are done.
+template <class Result, class Total>
+struct fold_memory {
+    Result* results;
+    unsigned* done;
+    Total* total;
+    bool continued;
+};
 
 }  // namespace grpo::inline v0::detail

@@ -18,16 +18,6 @@
 #if defined(__CUDACC__)
 
 namespace grpo::inline v0 {
-namespace detail {
-
-// Who walks a row: `lanes` of a block, a power of 2, in each of `blocks` blocks.
-struct team_shape {
-    int lanes = 1;
-    int blocks = 1;
-};
-
-}  // namespace detail
-
 // Width: how many neighbouring floats a lane computes on. Clusters: whether teams may be of several blocks. Ahead: whether
 // there is a ring for rows to come; see ahead.cuh.
 template <int Width, bool Clusters = false, bool Ahead = false>
