@@ -23,11 +23,13 @@ macro(grpo_define_component component)
     grpo_define_cuda(cuda CUDA::cudart ${ARGN})
   elseif("${component}" STREQUAL "cublas")
     grpo_define_cuda(cublas CUDA::cublas ${ARGN})
+  elseif("${component}" STREQUAL "nvrtc")
+    grpo_define_nvrtc(${ARGN})
   elseif("${component}" STREQUAL "threads")
     grpo_link_component(threads Threads Threads::Threads "a C++ compiler with threads" ${ARGN})
   else()
     set(grpo_${component}_NOT_FOUND_MESSAGE
-        "grpo has no component '${component}'; it has eigen, xtensor, simd, threads, torch, blas, onednn, cuda and cublas")
+        "grpo has no component '${component}'; it has eigen, xtensor, simd, threads, torch, blas, onednn, cuda, cublas and nvrtc")
   endif()
 endmacro()
 
@@ -138,3 +140,52 @@ macro(grpo_define_cuda component target)
     set_property(TARGET grpo::${component} APPEND PROPERTY INTERFACE_LINK_LIBRARIES CUDA::cudart)
   endif()
 endmacro()
+
+# Kernels compiled where a program runs: NVIDIA's headers to build against, and nothing of NVIDIA's to link. The headers of
+# grpo are embedded in the program, unless GRPO_NVRTC_EMBED is OFF: it then reads them where they lie.
+option(GRPO_NVRTC_EMBED "Programs that link grpo::nvrtc carry the text of grpo's headers" ON)
+mark_as_advanced(GRPO_NVRTC_EMBED)
+macro(grpo_define_nvrtc)
+  if(NOT TARGET grpo_cuda_driver)
+    grpo_make_cuda_driver(${ARGN})
+  endif()
+  grpo_link_found(nvrtc cuda.h grpo_cuda_driver "and nvrtc.h, of the CUDA Toolkit 12 or newer" ${ARGN})
+endmacro()
+
+function(grpo_make_cuda_driver)
+  find_path(GRPO_CUDA_DRIVER_INCLUDE NAMES nvrtc.h HINTS ${CUDAToolkit_INCLUDE_DIRS} ${CUDAToolkit_ROOT}/include
+            $ENV{CUDA_PATH}/include PATHS /usr/local/cuda/include)
+  mark_as_advanced(GRPO_CUDA_DRIVER_INCLUDE)
+  if(NOT GRPO_CUDA_DRIVER_INCLUDE OR NOT EXISTS ${GRPO_CUDA_DRIVER_INCLUDE}/cuda.h)
+    return()
+  endif()
+  set(include ${GRPO_CUDA_DRIVER_INCLUDE})
+  if(GRPO_NVRTC_EMBED)
+    grpo_embed_headers(${CMAKE_BINARY_DIR}/grpo_embedded)
+    list(APPEND include ${CMAKE_BINARY_DIR}/grpo_embedded)
+  endif()
+  add_library(grpo_cuda_driver INTERFACE IMPORTED ${ARGN})
+  set_target_properties(grpo_cuda_driver PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${include}"
+                                                    INTERFACE_LINK_LIBRARIES "${CMAKE_DL_LIBS}")
+endfunction()
+
+# Writes folder/grpo/exec/nvrtc/embedded.hpp, the headers that kernels are compiled from as strings.
+function(grpo_embed_headers folder)
+  get_target_property(include grpo::grpo HEADER_DIRS)
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${include} ${include}/grpo/*.hpp ${include}/grpo/*.cuh)
+  list(FILTER headers EXCLUDE REGEX "^grpo/adapt/")
+  list(TRANSFORM headers PREPEND ${include}/ OUTPUT_VARIABLE files)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${files})
+  set(name ${folder}/grpo/exec/nvrtc/embedded.hpp)
+  string(CONCAT text "// Written by the build: grpo's headers, for kernels that are compiled where the program runs.\n#pragma once\n"
+         "#define GRPO_NVRTC_EMBEDDED\nnamespace grpo::inline v0::detail {\n"
+         "struct embedded_header {\n    const char* name;\n    const char* text;\n};\n"
+         "inline constexpr embedded_header embedded_headers[] = {\n")
+  foreach(header IN LISTS headers)
+    file(READ ${include}/${header} content)
+    string(APPEND text "{\"${header}\", R\"grpo_header(${content})grpo_header\"},\n")
+  endforeach()
+  string(APPEND text "};\n}\n")
+  file(WRITE ${name}.new "${text}")
+  file(COPY_FILE ${name}.new ${name} ONLY_IF_DIFFERENT)
+endfunction()

@@ -20,6 +20,10 @@ grpo_define_component(torch)
 grpo_define_component(blas)
 grpo_define_component(onednn)
 
+# Kernels that are compiled at run time. Tests read the headers where they lie.
+set(GRPO_NVRTC_EMBED OFF)
+grpo_define_component(nvrtc)
+
 # Only the header of ceres::Jet is needed; the solver's package would bring a dozen libraries.
 find_path(GRPO_CERES_INCLUDE ceres/jet.h)
 mark_as_advanced(GRPO_CERES_INCLUDE)
@@ -42,6 +46,7 @@ set(GRPO_THIRD_PARTIES
     "BLAS|grpo_cblas|libopenblas-dev|cblas.h,grpo/adapt/gemm/blas"
     "oneDNN|grpo_onednn|libdnnl-dev|dnnl.hpp,oneapi/dnnl/,grpo/adapt/gemm/onednn"
     "Ceres|grpo_ceres_jet|libceres-dev|ceres/,grpo/adapt/scalar/ceres"
+    "CUDA's headers|grpo_cuda_driver|nvidia-cuda-toolkit|cuda.h,nvrtc.h,grpo/exec/nvrtc"
     "LibTorch|grpo_libtorch|libtorch-dev|torch/,ATen/,grpo/adapt/torch"
     "autodiff|autodiff::autodiff|no Debian package|autodiff/,grpo/adapt/scalar/autodiff")
 

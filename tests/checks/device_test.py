@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Compiles a test of tests/cuda and runs it where there is a device. Without one it is compiled all the same, and says so."""
+"""Compiles a test of tests/cuda and runs it where there is a device. Without one it is compiled all the same, and says so.
+
+With --nvrtc the C++ compiler builds it, and its kernels are compiled when it runs: all of them where there is no device.
+"""
 import argparse
 import os
 import pathlib
@@ -24,23 +27,34 @@ def main() -> None:
     parser.add_argument("nvcc")
     parser.add_argument("source", type=pathlib.Path, help="a test_cuda_*.cu")
     parser.add_argument("folder", type=pathlib.Path, help="where to build")
+    parser.add_argument("--nvrtc", metavar="COMPILER", help="compile kernels at run time, and the test with this compiler")
     parser.add_argument("--run", nargs="*", default=[""], metavar="VARIABLE=VALUE", help="run once under each of these")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     tests = args.source.resolve().parent
     includes = [f"-I{tests.parent.parent / 'include'}", f"-I{tests.parent}"]
     device = has_device()
-    # The frontend is what finds mistakes; fast code is for a device.
-    target = ["-arch=native", "-O2", "-Xptxas", "-O1"] if device else ["-arch=compute_90", "-code=compute_90", "-Xcicc", "-O0"]
-    program = args.folder / args.source.stem
-    text = args.source.read_text()
-    libraries = ["-lcublas"] if "gemm/cublas.hpp" in text else []
-    command = [args.nvcc, "-std=c++20", "-Werror", "all-warnings", *includes, *target, str(args.source)]
+    libraries = ["-lcublas"] if "gemm/cublas.hpp" in args.source.read_text() else []
+    if args.nvrtc:
+        toolkit = pathlib.Path(args.nvcc).resolve().parent.parent
+        program = args.folder / args.source.stem.replace("cuda", "nvrtc")
+        run([args.nvrtc, "-std=c++20", "-O0", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-DGRPO_TEST_NVRTC",
+             *includes, "-isystem", str(toolkit / "include"), "-x", "c++", str(args.source), str(tests / "main.cpp"),
+             "-o", str(program), f"-L{toolkit / 'lib64'}", f"-Wl,-rpath,{toolkit / 'lib64'}", "-lcudart", *libraries, "-ldl"])
+        if not device and subprocess.run([str(program)]).returncode != 0:
+            sys.exit(f"failed: {program}")
+    else:
+        # The frontend is what finds mistakes; fast code is for a device.
+        target = ["-arch=native", "-O2", "-Xptxas", "-O1"] if device else ["-arch=compute_90", "-code=compute_90", "-Xcicc", "-O0"]
+        program = args.folder / args.source.stem
+        command = [args.nvcc, "-std=c++20", "-Werror", "all-warnings", *includes, *target, str(args.source)]
+        if device:
+            run([*command, str(tests / "main.cpp"), "-o", str(program), *libraries])
+        else:
+            run([*command, "-c", "-o", f"{program}.o"])
+            print("compiled; skipped: no device")
     if not device:
-        run([*command, "-c", "-o", f"{program}.o"])
-        print("compiled; skipped: no device")
         return
-    run([*command, str(tests / "main.cpp"), "-o", str(program), *libraries])
     for setting in args.run:
         name, _, value = setting.partition("=")
         environment = dict(os.environ, **({name: value} if name else {}))

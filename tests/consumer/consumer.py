@@ -10,7 +10,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 COMPONENT_HEADERS = {"eigen": "grpo/adapt/eigen.hpp", "xtensor": "grpo/adapt/xtensor.hpp", "simd": "grpo/exec/simd.hpp",
                      "threads": "grpo/exec/threads.hpp", "torch": "grpo/adapt/torch.hpp",
                      "blas": "grpo/adapt/gemm/blas.hpp", "onednn": "grpo/adapt/gemm/onednn.hpp",
-                     "cuda": "grpo/exec/cuda.cuh", "cublas": "grpo/adapt/gemm/cublas.hpp"}
+                     "cuda": "grpo/exec/cuda.cuh", "cublas": "grpo/adapt/gemm/cublas.hpp",
+                     "nvrtc": "grpo/exec/nvrtc.hpp"}
 
 
 class Trial:
@@ -87,13 +88,21 @@ class Trial:
         if name in ("cuda", "cublas"):
             return self.use_package("cuda", f"COMPONENT={name}", f"COMPONENT_HEADER={COMPONENT_HEADERS[name]}",
                                     f"CMAKE_CUDA_COMPILER={self.args.nvcc}")
+        if name == "nvrtc":
+            return self.nvrtc()
         self.use_package("package", f"COMPONENT={name}", f"COMPONENT_HEADER={COMPONENT_HEADERS[name]}")
+
+    def nvrtc(self):
+        self.use_package("nvrtc")
+        # The program carries its headers: it compiles kernels where nothing of grpo is installed.
+        os.rename(self.prefix, self.scratch / "gone")
+        self.expect_version(self.scratch / "consumer" / "consumer")
 
     def wrong_version(self):
         self.be_refused(["grpo", '"99.0"', f"version: {self.args.version}"], "VERSION_WANTED=99.0")
 
     def unknown_component(self):
-        self.be_refused(["grpo has no component 'teapot'", "eigen, xtensor, simd, threads, torch, blas, onednn, cuda and cublas"],
+        self.be_refused(["grpo has no component 'teapot'", "eigen, xtensor, simd, threads, torch, blas, onednn, cuda, cublas and nvrtc"],
                         f"VERSION_WANTED={self.args.version}", "COMPONENT=teapot")
 
     def component_absent(self):

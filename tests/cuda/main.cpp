@@ -2,6 +2,9 @@
 //
 // While a test case runs, what it allocates is memory that host and device share: the cases that the CPU's tests are made of
 // run on a device as they are.
+//
+// Built by nvcc, or with GRPO_TEST_NVRTC by any compiler: kernels are then compiled at run time, and without a device all that
+// the tests would launch are compiled, unoptimised.
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +14,13 @@
 
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
+
+#if defined(GRPO_TEST_NVRTC)
+#include <string>
+#include <vector>
+
+#include <grpo/exec/nvrtc.hpp>
+#endif
 
 #include <cuda/sharing.hpp>
 
@@ -44,11 +54,55 @@ void operator delete[](void* p) noexcept { release(p); }
 void operator delete(void* p, std::size_t) noexcept { release(p); }
 void operator delete[](void* p, std::size_t) noexcept { release(p); }
 
+#if defined(GRPO_TEST_NVRTC)
+// All kernels of the program in one unit: they share the reading of the headers. Returns what the compiler says.
+static std::string compile_at_once(const char* target) {
+    const auto& library = grpo::detail::nvrtc_library::open();
+    const auto kernels = grpo::detail::program_kernels::all().list();
+    const auto headers = grpo::detail::kernel_headers("");
+    std::vector<const char*> texts, names;
+    for (const auto& [name, text] : headers) {
+        names.push_back(name.c_str());
+        texts.push_back(text.c_str());
+    }
+    std::string source = grpo::detail::kernel_includes;
+    for (const auto& kernel : kernels) source += kernel.checks;
+    nvrtcProgram program = nullptr;
+    library.require("create", library.create(&program, source.c_str(), "all.cu", static_cast<int>(texts.size()), texts.data(),
+                                             names.data()));
+    for (const auto& kernel : kernels) library.require("name", library.add_name(program, kernel.name.c_str()));
+    std::vector<const char*> flags{target, "-G"};
+    for (const char* const flag : grpo::detail::kernel_flags) flags.push_back(flag);
+    const nvrtcResult done = library.compile(program, static_cast<int>(flags.size()), flags.data());
+    std::size_t size = 0;
+    library.require("log", library.log_size(program, &size));
+    std::string log(size, '\0');
+    library.require("log", library.log(program, log.data()));
+    library.require("destroy", library.destroy(&program));
+    std::printf("%zu kernels, %s: %s\n", kernels.size(), target, library.error_string(done));
+    const bool warns = log.find("warning #") != std::string::npos;
+    return kernels.empty() || done != NVRTC_SUCCESS || warns ? "failed: " + log : "";
+}
+#endif
+
+static int without_device() {
+#if defined(GRPO_TEST_NVRTC)
+    for (const char* const target : {"-arch=compute_75", "-arch=compute_90"}) {
+        const std::string log = compile_at_once(target);
+        if (!log.empty()) {
+            std::puts(log.substr(0, 4000).c_str());
+            return 1;
+        }
+    }
+#endif
+    std::puts("compiled; skipped: no device");
+    return 0;
+}
+
 int main(int argc, char** argv) {
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-        std::puts("skipped: no device");
-        return 0;
+        return without_device();
     }
     return doctest::Context(argc, argv).run();
 }

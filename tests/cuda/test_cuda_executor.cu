@@ -51,17 +51,17 @@ TEST_CASE("a host pointer is named, and nothing is launched") {
     device.wait();
     CHECK(x.gradient[0] == 7.0f);
     CHECK(has(message([&] { on_device::executor(device.stream(), {reinterpret_cast<std::byte*>(on_host.data()), 2048}); }),
-              "cuda: workspace points into host memory"));
+              ": workspace points into host memory"));
 }
 
 TEST_CASE("too small a workspace is refused with both numbers") {
     const on_device::session device(1);
     token_loss x;
-    CHECK(has(message([&] { x.run(device.gpu()); }), "cuda: workspace has 1536 bytes, but 3072 are needed"));
+    CHECK(has(message([&] { x.run(device.gpu()); }), ": workspace has 1536 bytes, but 3072 are needed"));
     device.wait();
     CHECK(x.gradient[0] == 7.0f);
     CHECK(has(message([&] { on_device::executor(device.stream(), {device.workspace().data(), 100}); }),
-              "cuda: workspace has 100 bytes, but 1024 are needed"));
+              ": workspace has 100 bytes, but 1024 are needed"));
 }
 
 TEST_CASE("results go where they are wanted, and onto what is there") {

@@ -38,6 +38,10 @@ std::string type_name() {
     return status == 0 ? std::string(name.get()) : std::string(typeid(T).name());
 }
 
+// Functions of the host are only read; attributes of theirs are unknown.
+inline constexpr const char* kernel_flags[] = {"-std=c++20", "-default-device", "-diag-suppress=1097"};
+inline constexpr const char* kernel_includes = "#include <grpo/grpo.hpp>\n#include <grpo/exec/cuda/kernels.cuh>\n";
+
 // What is compiled: an instance of a kernel, and how its parameters lie in the caller's memory.
 struct kernel_text {
     std::string name;    // as an expression
@@ -157,7 +161,7 @@ struct nvrtc_options {
     std::string include{};  // the folder that holds grpo/; default: the headers embedded in the program, or beside this one
     std::string cache{};    // a folder for compiled kernels, shared by programs; default: none
     std::string prelude{};  // source text before the kernels: terms of your own, the same text that the program includes
-    std::vector<std::string> flags{};  // more of NVRTC's
+    std::vector<std::string> flags{};  // more for NVRTC
 };
 
 // Compiled kernels, for any number of executors and threads.
@@ -224,8 +228,7 @@ private:
             }
             for (const std::string& flag : options_.flags) of_headers_.add(flag);
         }
-        const std::string source = "#include <grpo/grpo.hpp>\n#include <grpo/exec/cuda/kernels.cuh>\n" + options_.prelude +
-                                   "\n" + text.checks;
+        const std::string source = detail::kernel_includes + options_.prelude + "\n" + text.checks;
         const std::string target = "-arch=sm_" + std::to_string(capability);
         detail::fingerprint key = of_headers_;
         key.add(source);
@@ -253,8 +256,8 @@ private:
         const std::unique_ptr<nvrtcProgram, void (*)(nvrtcProgram*)> owner(
             &program, [](nvrtcProgram* p) { (void)detail::nvrtc_library::open().destroy(p); });
         library.require("nvrtcAddNameExpression", library.add_name(program, text.name.c_str()));
-        // Functions of the host are only read; attributes of theirs are unknown.
-        std::vector<const char*> flags{"-std=c++20", target.c_str(), "-default-device", "-diag-suppress=1097"};
+        std::vector<const char*> flags(std::begin(detail::kernel_flags), std::end(detail::kernel_flags));
+        flags.push_back(target.c_str());
         for (const std::string& flag : options_.flags) flags.push_back(flag.c_str());
         const nvrtcResult done = library.compile(program, static_cast<int>(flags.size()), flags.data());
         std::size_t size = 0;

@@ -4,10 +4,6 @@
 
 #if defined(__CUDACC_RTC__)
 
-#define HUGE_VAL __longlong_as_double(0x7ff0000000000000)
-
-#define __builtin_memcpy memcpy
-
 namespace std {
 
 using size_t = decltype(sizeof(0));
@@ -126,6 +122,9 @@ int snprintf(char*, size_t, const char*, ...);
 
 }  // namespace std
 
-#define stderr static_cast<std::FILE*>(nullptr)
+inline constexpr std::FILE* stderr = nullptr;
+inline constexpr double HUGE_VAL = __builtin_bit_cast(double, 0x7ff0000000000000ul);
+
+inline void* __builtin_memcpy(void* to, const void* from, std::size_t bytes) { return memcpy(to, from, bytes); }
 
 #endif
