@@ -171,6 +171,7 @@ T& of_type();
 
 // A team's way through rows [first, last), those that follow under way meanwhile: who reads them (see exec/cuda/ahead.cuh),
 // and the target of the next that counts. What is done with it waits for its memory, and not before.
+// Together: whether all lanes know the target, and none is a row behind another; else the one alone that will write it does.
 template <class V, class Team, class Input>
 struct rows_in_range {
     using storage = typename Input::storage;
@@ -179,17 +180,21 @@ struct rows_in_range {
     const Input& from;
     order_type order;
     decltype(of_type<Team>().template ahead<V>(of_type<const storage*>(), of_type<order_type>())) rows;
+    bool together;
     target_entry<storage> target;
 
-    GRPO_HD rows_in_range(Team& team, const Input& input, std::int64_t first, std::int64_t last)
-        : from(input), order(input, first, last), rows(team.template ahead<V>(input.in.data.data(), order)) {
+    GRPO_HD rows_in_range(Team& team, const Input& input, std::int64_t first, std::int64_t last, bool lanes_together = true)
+        : from(input), order(input, first, last), rows(team.template ahead<V>(input.in.data.data(), order)),
+          together(lanes_together) {
         ask();
     }
     // Asks for the target of the next row, once that of the present one has been read.
     GRPO_HD void ask() {
         std::int64_t i = 0;
         target = {};
-        if (order.next(i)) target = from.target_of(i);
+        if (!order.next(i)) return;
+        const auto row = from.row(i);
+        if (together || rows.writes(span_of<V>(row.data, row.begin, row.end), from.chosen(i))) target = from.target_of(i);
     }
     // Where this lane will write the target's own entry of a row; -1: it is another lane's, or nobody's.
     GRPO_HD std::int64_t written(const typename Input::row_type& row, const span& where) const {

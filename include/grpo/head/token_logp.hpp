@@ -185,7 +185,7 @@ struct d_logits_rows {
     template <class Team>
     GRPO_HD void range(Team& team, std::int64_t first, std::int64_t last) const {
         using V = typename Team::template vector<typename Input::compute>;
-        rows_in_range<V, Team, Input> walk(team, from, first, last);
+        rows_in_range<V, Team, Input> walk(team, from, first, last, !known());
         std::int64_t sequence = -1;
         for (std::int64_t i = first; i < last; ++i) {
             const std::int64_t token = from.position(i);

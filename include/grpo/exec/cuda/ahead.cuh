@@ -23,6 +23,16 @@
 
 namespace grpo::inline v0::detail {
 
+// Packs are dealt out in turn; what comes before the whole ones goes to the first lane, what comes after to the last.
+template <class V>
+GRPO_HD std::int32_t lane_of(const span& row, std::int64_t i, std::int32_t lanes) {
+    constexpr std::int64_t width = cursor<V>::lanes;
+    const std::int64_t first = row.begin + row.head;
+    if (i < first) return 0;
+    const std::int64_t pack = (i - first) / width;
+    return pack < (row.end - first) / width ? static_cast<std::int32_t>(pack) & (lanes - 1) : lanes - 1;
+}
+
 struct nothing_earlier {
     template <class F>
     GRPO_HD void each(F&&) const {}
@@ -99,12 +109,7 @@ public:
         return walk<Monoid, true>(row, f);
     }
     // Whether this lane will write position i of a row.
-    __device__ bool writes(const span& row, std::int64_t i) const {
-        const share here(*this, row);
-        if (i < here.first) return lane_ == 0;
-        const std::int64_t pack = (i - here.first) / width;
-        return (pack < here.packs ? static_cast<std::int32_t>(pack) & (size_ - 1) : size_ - 1) == lane_;
-    }
+    __device__ bool writes(const span& row, std::int64_t i) const { return lane_of<V>(row, i, size_) == lane_; }
     template <class F>
     __device__ void sweep(const span& row, const F& each) {
         visit<true>(row, each);
@@ -248,7 +253,9 @@ struct rows_in_turn {
     GRPO_HD auto measure(const span& row, F&& f) const {
         return team.template walked<Monoid, V>(row, f);
     }
-    GRPO_HD bool writes(const span&, std::int64_t) const { return true; }
+    GRPO_HD bool writes(const span& row, std::int64_t i) const {
+        return lane_of<V>(row, i, static_cast<std::int32_t>(team.size())) == team.lane();
+    }
     template <class F>
     GRPO_HD void sweep(const span& row, const F& each) const {
         team.template sweep<V>(row, each);
