@@ -25,21 +25,22 @@ def has_device() -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("nvcc")
-    parser.add_argument("source", type=pathlib.Path, help="a test_cuda_*.cu")
-    parser.add_argument("folder", type=pathlib.Path, help="where to build")
+    parser.add_argument("source", type=pathlib.Path, help="a test_cuda_*.cu, or another without a main()")
+    parser.add_argument("--folder", type=pathlib.Path, required=True, help="where to build")
     parser.add_argument("--nvrtc", metavar="COMPILER", help="compile kernels at run time, and the test with this compiler")
     parser.add_argument("--run", nargs="*", default=[""], metavar="VARIABLE=VALUE", help="run once under each of these")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    tests = args.source.resolve().parent
-    includes = [f"-I{tests.parent.parent / 'include'}", f"-I{tests.parent}"]
+    tests = pathlib.Path(__file__).resolve().parent.parent
+    main_file = str(tests / "cuda" / "main.cpp")
+    includes = [f"-I{tests.parent / 'include'}", f"-I{tests}"]
     device = has_device()
     libraries = ["-lcublas"] if "gemm/cublas.hpp" in args.source.read_text() else []
     if args.nvrtc:
         toolkit = pathlib.Path(args.nvcc).resolve().parent.parent
         program = args.folder / args.source.stem.replace("cuda", "nvrtc")
         run([args.nvrtc, "-std=c++20", "-O0", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-DGRPO_TEST_NVRTC",
-             *includes, "-isystem", str(toolkit / "include"), "-x", "c++", str(args.source), str(tests / "main.cpp"),
+             *includes, "-isystem", str(toolkit / "include"), "-x", "c++", str(args.source), main_file,
              "-o", str(program), f"-L{toolkit / 'lib64'}", f"-Wl,-rpath,{toolkit / 'lib64'}", "-lcudart", *libraries, "-ldl"])
         if not device and subprocess.run([str(program)]).returncode != 0:
             sys.exit(f"failed: {program}")
@@ -49,7 +50,7 @@ def main() -> None:
         program = args.folder / args.source.stem
         command = [args.nvcc, "-std=c++20", "-Werror", "all-warnings", *includes, *target, str(args.source)]
         if device:
-            run([*command, str(tests / "main.cpp"), "-o", str(program), *libraries])
+            run([*command, main_file, "-o", str(program), *libraries])
         else:
             run([*command, "-c", "-o", f"{program}.o"])
             print("compiled; skipped: no device")

@@ -1,7 +1,17 @@
-// Every entry point beside the losses, with views of device memory on grpo::cuda. Compiled by the tests: no call of the
-// host's may be reachable from a body, and no flag beyond -std=c++20 may be needed.
+// Every entry point of the core with views of device memory, on every shape. Compiled by the tests, by nvcc and by NVRTC: no
+// call of the host's may be reachable from a body, and no flag beyond -std=c++20 may be needed.
+#if defined(__CUDACC__)
 #include <grpo/exec/cuda.cuh>
+#else
+#include <grpo/exec/nvrtc.hpp>
+#endif
 #include <grpo/grpo.hpp>
+
+#if defined(__CUDACC__)
+using device = grpo::cuda;
+#else
+using device = grpo::nvrtc;
+#endif
 
 namespace {
 
@@ -39,7 +49,21 @@ void on_shapes(const place<T>& at, F&& f) {
 }  // namespace
 
 template <class T, class Out>
-void statistics(const grpo::cuda& gpu, const place<T>& at, const place<Out>& to, grpo::view<grpo::group_report> report) {
+const grpo::loss_result* losses(const device& gpu, const place<T>& at, const place<Out>& to) {
+    const grpo::objective token_loss{grpo::clipped{} + 0.04 * grpo::kl{}, grpo::aggregation::token_mean()};
+    const grpo::objective sequence_loss{grpo::gspo{}, grpo::aggregation::sequence_mean()};
+    const grpo::loss_result* result = nullptr;
+    on_shapes(at, [&](const auto& shape) {
+        const auto batch = grpo::batch(shape, grpo::logp(tokens(at)), grpo::logp_old(more_tokens(at)), grpo::logp_ref(tokens(at)),
+                                       grpo::advantage(grpo::by_sequence(sequences(at))));
+        result = grpo::evaluate(gpu, token_loss, batch, 1.0, grpo::d_logp(tokens(to)));
+        result = grpo::evaluate(gpu, sequence_loss, batch, 1.0, grpo::d_logp(tokens(to)));
+    });
+    return result;
+}
+
+template <class T, class Out>
+void statistics(const device& gpu, const place<T>& at, const place<Out>& to, grpo::view<grpo::group_report> report) {
     on_shapes(at, [&](const auto& shape) {
         grpo::group_normalised(gpu, shape, tokens(at), tokens(to), {.scale = grpo::group_scale::batch}, report);
         grpo::whiten(gpu, shape, tokens(at), tokens(to));
@@ -49,7 +73,7 @@ void statistics(const grpo::cuda& gpu, const place<T>& at, const place<Out>& to,
 }
 
 template <class T, class Out>
-void recurrences(const grpo::cuda& gpu, const place<T>& at, const place<Out>& to) {
+void recurrences(const device& gpu, const place<T>& at, const place<Out>& to) {
     const grpo::gae_inputs<T> in{.reward = tokens(at), .value = more_tokens(at)};
     const auto on = [&](const auto& shape) {
         grpo::gae(gpu, shape, in, {.gamma = 0.99}, tokens(to), more_tokens(to));
@@ -69,7 +93,7 @@ void recurrences(const grpo::cuda& gpu, const place<T>& at, const place<Out>& to
 }
 
 template <class T>
-const double* supervision(const grpo::cuda& gpu, const place<T>& at, const grpo::reasoning_steps<T>& steps, T* normalised) {
+const double* supervision(const device& gpu, const place<T>& at, const grpo::reasoning_steps<T>& steps, T* normalised) {
     const auto groups = grpo::padded(1, at.rows);
     const grpo::view scratch(normalised, at.rows);
     const grpo::otb_inputs<T> otb{tokens(at), tokens(at), tokens(at)};
@@ -83,7 +107,7 @@ const double* supervision(const grpo::cuda& gpu, const place<T>& at, const grpo:
 }
 
 template <class T, class W>
-const grpo::correction_result* corrections(const grpo::cuda& gpu, const place<T>& at, const place<W>& to,
+const grpo::correction_result* corrections(const device& gpu, const place<T>& at, const place<W>& to,
                                            const grpo::correction& rule, const grpo::rejection& band) {
     const grpo::correction_result* result = nullptr;
     on_shapes(at, [&](const auto& shape) {
@@ -99,7 +123,7 @@ const grpo::correction_result* corrections(const grpo::cuda& gpu, const place<T>
 }
 
 template <class T>
-void metrics(const grpo::cuda& gpu, const place<T>& at, const grpo::mismatch*& of_engines,
+void metrics(const device& gpu, const place<T>& at, const grpo::mismatch*& of_engines,
              const grpo::probability_fit*& probabilities, const grpo::value_fit*& values) {
     on_shapes(at, [&](const auto& shape) {
         const auto engines = grpo::batch(shape, grpo::logp_old(tokens(at)), grpo::logp_rollout(more_tokens(at)));
@@ -110,7 +134,7 @@ void metrics(const grpo::cuda& gpu, const place<T>& at, const grpo::mismatch*& o
 }
 
 template <class T, class Out>
-const grpo::loss_result* preferences(const grpo::cuda& gpu, const place<T>& at, const place<Out>& to) {
+const grpo::loss_result* preferences(const device& gpu, const place<T>& at, const place<Out>& to) {
     const grpo::loss_result* result = nullptr;
     on_shapes(at, [&](const auto& shape) {
         grpo::sequence_logp(gpu, shape, tokens(at), sequences(to), grpo::pooling::mean);
@@ -131,7 +155,7 @@ const grpo::loss_result* preferences(const grpo::cuda& gpu, const place<T>& at, 
 }
 
 template <class T>
-void recipes(const grpo::cuda& gpu, const place<T>& at, const place<T>& to, const grpo::recipe::advantage_rule& rule) {
+void recipes(const device& gpu, const place<T>& at, const place<T>& to, const grpo::recipe::advantage_rule& rule) {
     const auto groups = grpo::padded(1, at.rows);
     const grpo::recipe::token_inputs<T> in{.reward = sequences(at), .logp_old = tokens(at), .logp_ref = more_tokens(at)};
     const grpo::recipe::token_outputs<T> out{.advantage = tokens(to), .returns = more_tokens(to), .per_sequence = sequences(to)};
@@ -139,14 +163,18 @@ void recipes(const grpo::cuda& gpu, const place<T>& at, const place<T>& to, cons
     rule.by_sequence(gpu, groups, sequences(at), sequences(to));
 }
 
-template void statistics(const grpo::cuda&, const place<float>&, const place<float>&, grpo::view<grpo::group_report>);
-template void statistics(const grpo::cuda&, const place<grpo::bfloat16>&, const place<float>&, grpo::view<grpo::group_report>);
-template void recurrences(const grpo::cuda&, const place<float>&, const place<float>&);
-template void recurrences(const grpo::cuda&, const place<double>&, const place<double>&);
-template const double* supervision(const grpo::cuda&, const place<float>&, const grpo::reasoning_steps<float>&, float*);
-template const grpo::correction_result* corrections(const grpo::cuda&, const place<float>&, const place<float>&,
+template const grpo::loss_result* losses(const device&, const place<float>&, const place<float>&);
+template const grpo::loss_result* losses(const device&, const place<double>&, const place<double>&);
+template const grpo::loss_result* losses(const device&, const place<grpo::bfloat16>&, const place<float>&);
+template const grpo::loss_result* losses(const device&, const place<grpo::float16>&, const place<float>&);
+template void statistics(const device&, const place<float>&, const place<float>&, grpo::view<grpo::group_report>);
+template void statistics(const device&, const place<grpo::bfloat16>&, const place<float>&, grpo::view<grpo::group_report>);
+template void recurrences(const device&, const place<float>&, const place<float>&);
+template void recurrences(const device&, const place<double>&, const place<double>&);
+template const double* supervision(const device&, const place<float>&, const grpo::reasoning_steps<float>&, float*);
+template const grpo::correction_result* corrections(const device&, const place<float>&, const place<float>&,
                                                     const grpo::correction&, const grpo::rejection&);
-template void metrics(const grpo::cuda&, const place<float>&, const grpo::mismatch*&, const grpo::probability_fit*&,
+template void metrics(const device&, const place<float>&, const grpo::mismatch*&, const grpo::probability_fit*&,
                       const grpo::value_fit*&);
-template const grpo::loss_result* preferences(const grpo::cuda&, const place<float>&, const place<float>&);
-template void recipes(const grpo::cuda&, const place<float>&, const place<float>&, const grpo::recipe::advantage_rule&);
+template const grpo::loss_result* preferences(const device&, const place<float>&, const place<float>&);
+template void recipes(const device&, const place<float>&, const place<float>&, const grpo::recipe::advantage_rule&);
