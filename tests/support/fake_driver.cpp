@@ -33,9 +33,13 @@ std::vector<std::unique_ptr<kernel>> kernels;
 
 extern "C" {
 
-fake_cuda* fake_cuda_state() { return &now; }
+fake_cuda* fake_cuda_state() {
+    return &now;
+}
 
-CUresult cuInit(unsigned) { return CUDA_SUCCESS; }
+CUresult cuInit(unsigned) {
+    return CUDA_SUCCESS;
+}
 CUresult cuGetErrorString(CUresult code, const char** text) {
     *text = code == CUDA_ERROR_LAUNCH_FAILED ? "unspecified launch failure" : "some error";
     return CUDA_SUCCESS;
@@ -46,19 +50,29 @@ CUresult cuCtxGetDevice(CUdevice* device) {
 }
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice) {
     switch (which) {
-        case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = now.multiprocessors; return CUDA_SUCCESS;
-        case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = now.capability / 10; return CUDA_SUCCESS;
-        case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = now.capability % 10; return CUDA_SUCCESS;
-        default: return CUDA_ERROR_INVALID_VALUE;
+        case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
+            *value = now.multiprocessors;
+            return CUDA_SUCCESS;
+        case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR:
+            *value = now.capability / 10;
+            return CUDA_SUCCESS;
+        case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR:
+            *value = now.capability % 10;
+            return CUDA_SUCCESS;
+        default:
+            return CUDA_ERROR_INVALID_VALUE;
     }
 }
 CUresult cuPointerGetAttributes(unsigned count, CUpointer_attribute* which, void** to, CUdeviceptr p) {
     const auto* const at = reinterpret_cast<const void*>(p);
     const bool host = at == now.on_host && at != nullptr;
     for (unsigned k = 0; k < count; ++k) {
-        if (which[k] == CU_POINTER_ATTRIBUTE_MEMORY_TYPE) *static_cast<unsigned*>(to[k]) = host ? 0 : 2;  // CU_MEMORYTYPE_DEVICE
-        else if (which[k] == CU_POINTER_ATTRIBUTE_IS_MANAGED) *static_cast<unsigned*>(to[k]) = 0;
-        else *static_cast<int*>(to[k]) = at == now.on_another && at != nullptr ? 3 : now.device;
+        if (which[k] == CU_POINTER_ATTRIBUTE_MEMORY_TYPE)
+            *static_cast<unsigned*>(to[k]) = host ? 0 : 2;  // CU_MEMORYTYPE_DEVICE
+        else if (which[k] == CU_POINTER_ATTRIBUTE_IS_MANAGED)
+            *static_cast<unsigned*>(to[k]) = 0;
+        else
+            *static_cast<int*>(to[k]) = at == now.on_another && at != nullptr ? 3 : now.device;
     }
     return CUDA_SUCCESS;
 }
@@ -71,7 +85,8 @@ CUresult cuMemsetD8Async(CUdeviceptr p, unsigned char value, std::size_t bytes, 
     ++now.cleared;
     return CUDA_SUCCESS;
 }
-CUresult cuLibraryLoadData(CUlibrary* to, const void* code, CUjit_option*, void**, unsigned, CUlibraryOption*, void**, unsigned) {
+CUresult cuLibraryLoadData(CUlibrary* to, const void* code, CUjit_option*, void**, unsigned, CUlibraryOption*, void**,
+                           unsigned) {
     const auto* const bytes = static_cast<const unsigned char*>(code);
     if (std::memcmp(bytes, "\177ELF", 4) != 0) return CUDA_ERROR_INVALID_IMAGE;
     std::uint64_t sections = 0;  // their headers come after what they hold
@@ -86,7 +101,8 @@ CUresult cuLibraryLoadData(CUlibrary* to, const void* code, CUjit_option*, void*
     return CUDA_SUCCESS;
 }
 CUresult cuLibraryGetKernel(CUkernel* to, CUlibrary from, const char* name) {
-    if (reinterpret_cast<library*>(from)->code.find(".text." + std::string(name)) == std::string::npos) return CUDA_ERROR_NOT_FOUND;
+    if (reinterpret_cast<library*>(from)->code.find(".text." + std::string(name)) == std::string::npos)
+        return CUDA_ERROR_NOT_FOUND;
     kernels.push_back(std::make_unique<kernel>(kernel{name}));
     *to = reinterpret_cast<CUkernel>(kernels.back().get());
     return CUDA_SUCCESS;

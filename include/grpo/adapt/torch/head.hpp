@@ -3,6 +3,7 @@
 #pragma once
 
 #include <grpo/adapt/torch/node.hpp>
+#include <grpo/adapt/torch/site.hpp>
 #include <grpo/adapt/torch/tensors.hpp>
 
 #include <cstddef>
@@ -69,11 +70,10 @@ struct head {
     }
 };
 
-inline void check_logits(const char* function, const at::Tensor& logits, const at::Tensor& targets) {
-    if (!logits.defined()) refuse(function, "logits", "is missing, but the loss reads it");
+inline void check_logits(const char* function, const at::Tensor& logits, const at::Tensor& targets, at::Device device) {
     if (!targets.defined()) refuse(function, "targets", "is missing, but the loss reads it");
-    check_floating(function, "logits", logits);
-    check_memory(function, "targets", targets);
+    check_floating(function, "logits", logits, device);
+    check_memory(function, "targets", targets, device);
     if (targets.scalar_type() != at::kLong && targets.scalar_type() != at::kInt) {
         require(complain(function, "targets", "is of type %s, but must be int32 or int64",
                          at::toString(targets.scalar_type())));
@@ -88,8 +88,8 @@ inline void check_logits(const char* function, const at::Tensor& logits, const a
 }
 
 inline head make_head(const char* function, const at::Tensor& logits, const at::Tensor& targets,
-                      const logits_options& options) {
-    check_logits(function, logits, targets);
+                      const logits_options& options, at::Device device) {
+    check_logits(function, logits, targets, device);
     const std::int64_t tokens = targets.numel();
     head h{logits.detach().contiguous().view({tokens, logits.size(-1)}),
            targets.to(at::kLong).contiguous().view({tokens}),
@@ -101,7 +101,7 @@ inline head make_head(const char* function, const at::Tensor& logits, const at::
                  .vocabulary = options.vocabulary};
     if (options.mask.defined()) h.mask = as_mask(function, options.mask, targets);
     if (options.bias.defined()) {
-        check_floating(function, "bias", options.bias);
+        check_floating(function, "bias", options.bias, device);
         check_constant(function, "bias", options.bias);
         h.bias = options.bias.detach().to(at::kFloat).contiguous().view({-1});
         h.options.bias = read<float>(h.bias);
@@ -115,12 +115,12 @@ struct measured {
     at::Tensor logp, entropy, lse;
 };
 
-template <class Exec>
-measured measure(const Exec& exec, const head& h, bool with_entropy) {
-    const auto doubles = [&] { return at::empty({h.targets.size(0)}, at::kDouble); };
+template <class Site>
+measured measure(const Site& site, const head& h, bool with_entropy) {
+    const auto doubles = [&] { return at::empty({h.targets.size(0)}, made(site.device(), at::kDouble)); };
     const measured out{doubles(), with_entropy ? doubles() : at::Tensor(), doubles()};
     with_storage(h.logits.scalar_type(), [&]<class T>(T) {
-        grpo::token_logp(exec, h.view_of<T>(), read<std::int64_t>(h.targets), h.options,
+        grpo::token_logp(site.executor(0), h.view_of<T>(), read<std::int64_t>(h.targets), h.options,
                          softmax_outputs<double>{.logp = write<double>(out.logp),
                                                  .entropy = with_entropy ? write<double>(out.entropy) : view<double>(),
                                                  .lse = write<double>(out.lse)});
@@ -129,8 +129,8 @@ measured measure(const Exec& exec, const head& h, bool with_entropy) {
 }
 
 // d loss / d logits; slopes flat, or undefined for 0. What `saved` lacks is measured again.
-template <class Exec>
-at::Tensor d_logits_of(const Exec& exec, const head& h, const at::Tensor& d_logp, const at::Tensor& d_entropy,
+template <class Site>
+at::Tensor d_logits_of(const Site& site, const head& h, const at::Tensor& d_logp, const at::Tensor& d_entropy,
                        const measured& saved) {
     const at::Tensor out = at::empty_like(h.logits);
     with_storage(h.logits.scalar_type(), [&]<class T>(T) {
@@ -141,8 +141,8 @@ at::Tensor d_logits_of(const Exec& exec, const head& h, const at::Tensor& d_logp
         const at::Tensor e = flat(d_entropy);
         const at::Tensor lse = flat(saved.lse);
         const at::Tensor entropy = flat(saved.entropy);
-        grpo::d_logits(exec, h.view_of<T>(), read<std::int64_t>(h.targets), h.options, read<double>(g), read<double>(e),
-                       write<T>(out), {.lse = read<double>(lse), .entropy = read<double>(entropy)});
+        grpo::d_logits(site.executor(0), h.view_of<T>(), read<std::int64_t>(h.targets), h.options, read<double>(g),
+                       read<double>(e), write<T>(out), {.lse = read<double>(lse), .entropy = read<double>(entropy)});
     });
     return out;
 }
@@ -190,8 +190,9 @@ struct logp_node : torch::autograd::Function<logp_node<Exec>> {
             head h{logits.contiguous().view({-1, logits.size(-1)}), saved[1], saved[2], saved[3], kept.options};
             if (h.bias.defined()) h.options.bias = read<float>(h.bias);
             const auto slope = [&](std::size_t k) { return k < upstream.size() ? upstream[k] : at::Tensor(); };
+            const auto site = site_of("libtorch::token_logp", "logits", kept.exec(), logits);
             gradients[4] =
-                d_logits_of(kept.exec(), h, slope(0), slope(1), {{}, saved[5], saved[4]}).view(logits.sizes());
+                d_logits_of(site, h, slope(0), slope(1), {{}, saved[5], saved[4]}).view(logits.sizes());
         }
         refuse_second_derivative(context, upstream, gradients);
         return gradients;
@@ -208,8 +209,10 @@ selected token_logp(const at::Tensor& logits, const at::Tensor& targets, const l
     if (options.logits_ref.defined() || options.in_place) {
         detail::refuse(function, options.in_place ? "in_place" : "logits_ref", "is for evaluate_logits() alone");
     }
-    const detail::head h = detail::make_head(function, logits, targets, options);
-    const detail::measured m = detail::measure(exec, h, with_entropy);
+    if (!logits.defined()) detail::refuse(function, "logits", "is missing, but the loss reads it");
+    const auto site = detail::site_of(function, "logits", exec, logits);
+    const detail::head h = detail::make_head(function, logits, targets, options, site.device());
+    const detail::measured m = detail::measure(site, h, with_entropy);
     const auto shaped = [&](const at::Tensor& x) { return x.to(detail::compute_of(logits)).view(targets.sizes()); };
     // In a tensor of its own: the saved entropy is no output.
     torch::autograd::variable_list outputs{shaped(m.logp)};

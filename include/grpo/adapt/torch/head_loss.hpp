@@ -84,7 +84,7 @@ inline at::Tensor reference_of(const char* function, const at::Tensor& logits, c
                                bool reads) {
     if (!reads) return {};
     if (!reference.defined()) refuse(function, "logits_ref", "is missing, but the loss reads it");
-    check_memory(function, "logits_ref", reference);
+    check_memory(function, "logits_ref", reference, logits.device());
     check_constant(function, "logits_ref", reference);
     if (reference.sizes() != logits.sizes() || reference.scalar_type() != logits.scalar_type()) {
         require(complain(function, "logits_ref", "is %s of type %s, but the logits are %s of type %s",
@@ -112,9 +112,9 @@ loss_result with_types(at::ScalarType storage, at::ScalarType compute, F&& f) {
 }
 
 // A loss from logits: what goes in, and the two slopes that may come out.
-template <class Exec, class Objective>
+template <class Site, class Objective>
 struct logits_run {
-    const Exec& exec;
+    const Site& site;
     const Objective& o;
     const head& h;
     const at::Tensor& reference;  // undefined if the loss reads none
@@ -132,17 +132,19 @@ private:
     template <class T, class C>
     loss_result run() const {
         const auto b = batch_beside_head<C>(where.shape(), inputs);
+        decltype(auto) exec = site.executor(where.rows());
         const std::int64_t bytes = evaluate_logits_workspace(exec.size(), h.logits.size(0), h.logits.size(1));
-        const at::Tensor workspace = at::empty({bytes}, at::kByte);
+        const at::Tensor workspace = at::empty({bytes}, made(site.device(), at::kByte));
         const auto outputs = kept_tokens<C>();
         const auto out = [&](std::size_t k) { return outputs[k].defined() ? write<C>(outputs[k]) : view<C>(); };
-        const auto result =
+        const loss_result result = arrived(
+            site.device(),
             grpo::evaluate_logits(exec, o, h.view_of<T>(), read<std::int64_t>(h.targets), h.options, b, n,
                                   gradient.defined() ? write<T>(gradient) : view<T>(), write<std::byte>(workspace),
                                   token_outputs<C>{.logp = out(0), .entropy = out(1), .full_kl = out(2)},
-                                  reference.defined() ? head::rows_of<T>(reference) : logits_view<T>());
+                                  reference.defined() ? head::rows_of<T>(reference) : logits_view<T>()));
         if constexpr (reads_values) {
-            if (d_values.defined()) slope_of_values(b, outputs);
+            if (d_values.defined()) slope_of_values(exec, b, outputs);
         }
         return result;
     }
@@ -154,12 +156,15 @@ private:
     template <class C>
     std::array<at::Tensor, 3> kept_tokens() const {
         std::array<at::Tensor, 3> kept;
-        if (!reads_values || !d_values.defined()) return kept;
-        for (at::Tensor& x : kept) x = at::empty({where.positions()}, c10::CppTypeToScalarType<C>::value);
+        for (at::Tensor& x : kept) {
+            if (reads_values && d_values.defined()) {
+                x = at::empty({where.positions()}, made(site.device(), c10::CppTypeToScalarType<C>::value));
+            }
+        }
         return kept;
     }
-    template <class Shape, class... Fields>
-    void slope_of_values(const batch<Shape, Fields...>& b, const std::array<at::Tensor, 3>& kept) const {
+    template <class Exec, class Shape, class... Fields>
+    void slope_of_values(const Exec& exec, const batch<Shape, Fields...>& b, const std::array<at::Tensor, 3>& kept) const {
         using C = typename batch<Shape, Fields...>::compute;
         const batch whole(b.layout, static_cast<const Fields&>(b)..., logp(read<C>(kept[0])), entropy(read<C>(kept[1])),
                           full_kl(read<C>(kept[2])));
@@ -182,11 +187,13 @@ loss evaluate_logits(const objective<Term, D>& o, const at::Tensor& logits, cons
                        "is given, but comes from the logits: leave it out");
     }
     if (options.mask.defined()) detail::refuse(function, "options.mask", "is given, but a loss has its batch's mask");
-    const detail::head h = detail::make_head(function, logits, targets, options);
+    if (!logits.defined()) detail::refuse(function, "logits", "is missing, but the loss reads it");
+    const auto site = detail::site_of(function, "logits", exec, logits);
+    const detail::head h = detail::make_head(function, logits, targets, options, site.device());
     const detail::placement where = detail::place(function, "targets", targets, x.mask, x.cu_seqlens);
     const unsigned reads = detail::reads(o.term);
     auto inputs = detail::inputs_of(x);
-    auto type = detail::check_inputs(function, inputs, reads & ~(input::logp::bit | input::entropy::bit));
+    auto type = detail::check_inputs(function, inputs, reads & ~(input::logp::bit | input::entropy::bit), site.device());
     if (logits.scalar_type() == at::kDouble) type = at::kDouble;
     detail::flatten(function, inputs, where, type);
     const at::Tensor reference =
@@ -196,13 +203,13 @@ loss evaluate_logits(const objective<Term, D>& o, const at::Tensor& logits, cons
     const bool of_values = recorded && x.values.defined() && x.values.requires_grad();
     detail::evaluated result;
     if (of_logits) result.slope[0] = detail::gradient_memory(function, h, logits, options);
-    if (of_values) result.slope[2] = at::zeros({where.positions()}, type);
-    const double n = denominator ? *denominator : o.over.denominator(grpo::count(where.shape()));
-    const detail::logits_run<Exec, objective<Term, D>> run{
-        exec, o, h, reference, where, inputs, n, result.slope[0], result.slope[2]};
+    if (of_values) result.slope[2] = at::zeros({where.positions()}, detail::made(site.device(), type));
+    const double n = denominator ? *denominator : o.over.denominator(where.count());
+    const detail::logits_run<std::remove_const_t<decltype(site)>, objective<Term, D>> run{
+        site, o, h, reference, where, inputs, n, result.slope[0], result.slope[2]};
     const loss_result sums = run(type);
     if (of_logits && options.in_place) logits.unsafeGetTensorImpl()->bump_version();
-    result.value = at::full({}, sums.loss(n), type);
+    result.value = at::full({}, sums.loss(n), detail::made(site.device(), type));
     if (!of_logits && !of_values) return {result.value, sums};
     return {detail::logits_node::apply(&result, logits, detail::or_empty(x.values)), sums};
 }

@@ -40,11 +40,11 @@ struct states {
 };
 
 inline states make_states(const char* function, const char* name, const at::Tensor& hidden, const at::Tensor& weight,
-                          const at::Tensor& targets) {
+                          const at::Tensor& targets, at::Device device) {
     if (!hidden.defined()) refuse(function, name, "is missing, but the loss reads it");
     if (!weight.defined()) refuse(function, "weight", "is missing, but the loss reads it");
-    check_floating(function, name, hidden);
-    check_floating(function, "weight", weight);
+    check_floating(function, name, hidden, device);
+    check_floating(function, "weight", weight, device);
     const bool shaped = hidden.dim() == targets.dim() + 1 && hidden.sizes().slice(0, targets.sizes().size()) == targets.sizes();
     if (!shaped) {
         require(complain(function, name, "has the shape %s, but the targets have %s: a state for each is wanted",
@@ -58,22 +58,23 @@ inline states make_states(const char* function, const char* name, const at::Tens
 }
 
 inline void check_hidden(const char* function, const at::Tensor& targets, const hidden_options& options,
-                         const token_tensors& x) {
+                         const token_tensors& x, at::Device device) {
     if (x.logp.defined() || x.entropy.defined()) {
         refuse(function, x.logp.defined() ? "logp" : "entropy", "is given, but comes from the states: leave it out");
     }
     if (x.values.defined()) check_constant(function, "values", x.values);
     if (!targets.defined()) refuse(function, "targets", "is missing, but the loss reads it");
-    check_memory(function, "targets", targets);
+    check_memory(function, "targets", targets, device);
     require(grpo::detail::below(function, "chunk", static_cast<double>(options.chunk), 1));
 }
 
 // The core's options, and the bias that they view.
-inline std::pair<head_options, at::Tensor> core_options(const char* function, const hidden_options& o) {
+inline std::pair<head_options, at::Tensor> core_options(const char* function, const hidden_options& o,
+                                                        at::Device device) {
     head_options head{.temperature = o.temperature, .scale = o.scale, .softcap = o.softcap};
     head.vocabulary = o.vocabulary;
     if (!o.bias.defined()) return {head, {}};
-    check_floating(function, "bias", o.bias);
+    check_floating(function, "bias", o.bias, device);
     const at::Tensor bias = o.bias.detach().to(at::kFloat).contiguous();
     head.bias = read<float>(bias);
     return {head, bias};
@@ -82,9 +83,9 @@ inline std::pair<head_options, at::Tensor> core_options(const char* function, co
 inline bool wants(const at::Tensor& t) { return at::GradMode::is_enabled() && t.defined() && t.requires_grad(); }
 
 // A loss from hidden states: what goes in, and the gradients of states, weight and bias where they are wanted.
-template <class Exec, class Gemm, class Objective>
+template <class Site, class Gemm, class Objective>
 struct hidden_run {
-    const Exec& exec;
+    const Site& site;
     const Gemm& gemm;
     const Objective& o;
     const states& in;
@@ -112,13 +113,16 @@ private:
             return {};
         } else {
             const auto b = batch_beside_head<C>(where.shape(), inputs);
+            decltype(auto) exec = site.executor(where.rows());
             const auto head = in.view_of<T>();
             const auto ref = reference.view_of<T>();
             const at::Tensor workspace =
-                at::empty({evaluate_hidden_workspace(exec.size(), head, chunk, ref.width)}, at::kByte);
+                at::empty({evaluate_hidden_workspace(exec.size(), head, chunk, ref.width)}, made(site.device(), at::kByte));
             const auto to = [&](std::size_t k) { return gradients[k].defined() ? write<G>(gradients[k]) : view<G>(); };
-            return grpo::evaluate_hidden(exec, gemm, o, head, read<std::int64_t>(targets), options, b, n,
-                                         linear_gradients<G>{to(0), to(1), to(2)}, write<std::byte>(workspace), {}, ref);
+            return arrived(
+                site.device(),
+                grpo::evaluate_hidden(exec, gemm, o, head, read<std::int64_t>(targets), options, b, n,
+                                      linear_gradients<G>{to(0), to(1), to(2)}, write<std::byte>(workspace), {}, ref));
         }
     }
 };
@@ -134,30 +138,33 @@ loss evaluate_hidden(const objective<Term, D>& o, const at::Tensor& hidden, cons
                      const hidden_options& options, const token_tensors& x, std::optional<double> denominator = {},
                      const Gemm& gemm = {}, const Exec& exec = {}) {
     constexpr const char* function = "libtorch::evaluate_hidden";
-    detail::check_hidden(function, targets, options, x);
-    const detail::states in = detail::make_states(function, "hidden", hidden, weight, targets);
+    if (!hidden.defined()) detail::refuse(function, "hidden", "is missing, but the loss reads it");
+    const auto site = detail::site_of(function, "hidden", exec, hidden);
+    const at::Device device = site.device();
+    detail::check_hidden(function, targets, options, x, device);
+    const detail::states in = detail::make_states(function, "hidden", hidden, weight, targets, device);
     const detail::placement where = detail::place(function, "targets", targets, x.mask, x.cu_seqlens);
     const unsigned reads = detail::reads(o.term);
     detail::states reference;
     if ((reads & input::full_kl::bit) != 0) {
-        reference = detail::make_states(function, "hidden_ref", options.hidden_ref, options.weight_ref, targets);
+        reference = detail::make_states(function, "hidden_ref", options.hidden_ref, options.weight_ref, targets, device);
     }
     auto inputs = detail::inputs_of(x);
-    auto type = detail::check_inputs(function, inputs, reads & ~(input::logp::bit | input::entropy::bit));
+    auto type = detail::check_inputs(function, inputs, reads & ~(input::logp::bit | input::entropy::bit), device);
     if (hidden.scalar_type() == at::kDouble) type = at::kDouble;
     detail::flatten(function, inputs, where, type);
-    const auto [head, bias] = detail::core_options(function, options);
-    const auto sums = hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    const auto [head, bias] = detail::core_options(function, options, device);
+    const auto sums = detail::made(device, hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
     detail::evaluated result;
     if (detail::wants(hidden)) result.slope[0] = at::zeros(in.hidden.sizes(), sums);
     if (detail::wants(weight)) result.slope[1] = at::zeros(in.weight.sizes(), sums);
     if (detail::wants(options.bias)) result.slope[2] = at::zeros({in.weight.size(0)}, sums);
     const at::Tensor ids = targets.to(at::kLong).contiguous().view({-1});
-    const double n = denominator ? *denominator : o.over.denominator(grpo::count(where.shape()));
-    const detail::hidden_run<Exec, Gemm, objective<Term, D>> run{
-        exec, gemm, o, in, reference, ids, head, where, inputs, n, options.chunk, result.slope};
+    const double n = denominator ? *denominator : o.over.denominator(where.count());
+    const detail::hidden_run<std::remove_const_t<decltype(site)>, Gemm, objective<Term, D>> run{
+        site, gemm, o, in, reference, ids, head, where, inputs, n, options.chunk, result.slope};
     const loss_result counted = run(type);
-    result.value = at::full({}, counted.loss(n), type);
+    result.value = at::full({}, counted.loss(n), detail::made(device, type));
     if (!result.slope[0].defined() && !result.slope[1].defined() && !result.slope[2].defined()) return {result.value, counted};
     return {detail::loss_node::apply(&result, hidden, weight, detail::or_empty(options.bias)), counted};
 }

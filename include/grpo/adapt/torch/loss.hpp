@@ -2,6 +2,7 @@
 #pragma once
 
 #include <grpo/adapt/torch/node.hpp>
+#include <grpo/adapt/torch/site.hpp>
 #include <grpo/adapt/torch/tensors.hpp>
 
 #include <array>
@@ -101,7 +102,7 @@ unsigned reads(const Term& term) {
 
 // Types, devices, graphs, and whether what the loss reads is there.
 template <class Inputs>
-at::ScalarType check_inputs(const char* function, const Inputs& inputs, unsigned read) {
+at::ScalarType check_inputs(const char* function, const Inputs& inputs, unsigned read, at::Device device) {
     at::ScalarType type = at::kFloat;
     for (const named_tensor& x : inputs) {
         const at::Tensor& t = *x.given;
@@ -110,9 +111,9 @@ at::ScalarType check_inputs(const char* function, const Inputs& inputs, unsigned
             continue;
         }
         if (x.any_number)
-            check_not_complex(function, x.name, t);
+            check_not_complex(function, x.name, t, device);
         else
-            check_floating(function, x.name, t);
+            check_floating(function, x.name, t, device);
         if (!x.differentiable) check_constant(function, x.name, t);
         if (t.scalar_type() == at::kDouble) type = at::kDouble;
     }
@@ -132,9 +133,10 @@ void flatten(const char* function, Inputs& inputs, const placement& where, at::S
 
 // The tensor whose shape is the batch's: the first one that a loss could be differentiated by, else the first of all.
 template <class Inputs>
-const named_tensor& leader_of(const char* function, const Inputs& inputs) {
+const named_tensor& leader_of(const char* function, const Inputs& inputs, unsigned read) {
     for (const named_tensor& x : inputs) {
         if (x.given->defined()) return x;
+        if ((read & x.bit) != 0) refuse(function, x.name, "is missing, but the loss reads it");
     }
     refuse(function, inputs[0].name, "is missing, and so is every other input");
 }
@@ -149,8 +151,8 @@ placement place_pairs(const char* function, const Inputs& inputs, const at::Tens
     }
     placement where;
     where.like = like;
-    where.offsets = at::arange(like.numel() + 1, at::kLong);
-    where.mask = at::ones({like.numel()}, at::kBool);
+    where.offsets = at::arange(like.numel() + 1, made(like.device(), at::kLong));
+    where.mask = at::ones({like.numel()}, made(like.device(), at::kBool));
     return where;
 }
 
@@ -165,12 +167,12 @@ bool wants_gradient(const Inputs& inputs) {
 
 // The core's evaluation, with memory for those slopes that the term can have.
 template <bool Slopes, class Exec, class Term, bool D, class Batch>
-loss_result run(const Exec& exec, const objective<Term, D>& o, const Batch& b, double n,
-                [[maybe_unused]] std::array<at::Tensor, 3>& out) {
+auto run(const Exec& exec, const objective<Term, D>& o, const Batch& b, double n, [[maybe_unused]] at::Device device,
+         [[maybe_unused]] std::array<at::Tensor, 3>& out) {
     using T = typename Batch::compute;
     using record = typename grpo::detail::record_of<Batch>::template type<float>;
     [[maybe_unused]] const auto memory = [&](std::size_t k) {
-        out[k] = at::empty({b.layout.extent()}, c10::CppTypeToScalarType<T>::value);
+        out[k] = at::empty({b.layout.extent()}, made(device, c10::CppTypeToScalarType<T>::value));
         return write<T>(out[k]);
     };
     if constexpr (!Slopes) {
@@ -189,33 +191,35 @@ loss_result run(const Exec& exec, const objective<Term, D>& o, const Batch& b, d
     }
 }
 
-template <bool Slopes, class Exec, class Term, bool D, class Inputs>
-std::pair<evaluated, loss_result> compute(const Exec& exec, const objective<Term, D>& o, const Inputs& inputs,
+template <bool Slopes, class Site, class Term, bool D, class Inputs>
+std::pair<evaluated, loss_result> compute(const Site& site, const objective<Term, D>& o, const Inputs& inputs,
                                           const placement& where, at::ScalarType type,
                                           std::optional<double> denominator) {
     const auto shape = where.shape();
-    const double n = denominator ? *denominator : o.over.denominator(grpo::count(shape));
+    const double n = denominator ? *denominator : o.over.denominator(where.count());
     std::pair<evaluated, loss_result> r;
-    with_compute(type,
-                 [&]<class T>(T) { r.second = run<Slopes>(exec, o, batch_of<T>(shape, inputs), n, r.first.slope); });
-    r.first.value = at::full({}, r.second.loss(n), type);
-    if (!Slopes) return r;
+    const at::Device device = site.device();
+    decltype(auto) exec = site.executor(where.rows());
+    with_compute(type, [&]<class T>(T) {
+        r.second = arrived(device, run<Slopes>(exec, o, batch_of<T>(shape, inputs), n, device, r.first.slope));
+    });
+    r.first.value = at::full({}, r.second.loss(n), made(device, type));
     // A tensor that the term does not read has slope 0: its gradient is there, and is 0.
-    for (std::size_t k = 0; k < 3; ++k) {
+    for (std::size_t k = 0; k < (Slopes ? 3 : 0); ++k) {
         at::Tensor& slope = r.first.slope[k];
-        if (inputs[k].given->defined() && !slope.defined()) slope = at::zeros({where.positions()}, type);
+        if (inputs[k].given->defined() && !slope.defined()) slope = at::zeros({where.positions()}, made(device, type));
     }
     return r;
 }
 
-template <class Exec, class Term, bool D, class Inputs>
-loss evaluate_inputs(const Exec& exec, const objective<Term, D>& o, const Inputs& inputs, const placement& where,
+template <class Site, class Term, bool D, class Inputs>
+loss evaluate_inputs(const Site& site, const objective<Term, D>& o, const Inputs& inputs, const placement& where,
                      at::ScalarType type, std::optional<double> denominator) {
     if (!wants_gradient(inputs)) {
-        const auto [result, sums] = compute<false>(exec, o, inputs, where, type, denominator);
+        const auto [result, sums] = compute<false>(site, o, inputs, where, type, denominator);
         return {result.value, sums};
     }
-    const auto [result, sums] = compute<true>(exec, o, inputs, where, type, denominator);
+    const auto [result, sums] = compute<true>(site, o, inputs, where, type, denominator);
     const at::Tensor value =
         loss_node::apply(&result, or_empty(*inputs[0].given), or_empty(*inputs[1].given), or_empty(*inputs[2].given));
     return {value, sums};
@@ -231,11 +235,13 @@ loss evaluate(const objective<Term, D>& o, const token_tensors& x, std::optional
               const Exec& exec = {}) {
     constexpr const char* function = "libtorch::evaluate";
     auto inputs = detail::inputs_of(x);
-    const auto type = detail::check_inputs(function, inputs, detail::reads(o.term));
-    const detail::named_tensor& leader = detail::leader_of(function, inputs);
+    const unsigned reads = detail::reads(o.term);
+    const detail::named_tensor& leader = detail::leader_of(function, inputs, reads);
+    const auto site = detail::site_of(function, leader.name, exec, *leader.given);
+    const auto type = detail::check_inputs(function, inputs, reads, site.device());
     const detail::placement where = detail::place(function, leader.name, *leader.given, x.mask, x.cu_seqlens);
     detail::flatten(function, inputs, where, type);
-    return detail::evaluate_inputs(exec, o, inputs, where, type, denominator);
+    return detail::evaluate_inputs(site, o, inputs, where, type, denominator);
 }
 
 // The loss of a batch of pairs, or of a reward model's scores. Gradients reach chosen, rejected and gold.
@@ -244,11 +250,14 @@ loss evaluate(const objective<Term, D>& o, const pair_tensors& x, std::optional<
               const Exec& exec = {}) {
     constexpr const char* function = "libtorch::evaluate";
     auto inputs = detail::inputs_of(x);
-    const auto type = detail::check_inputs(function, inputs, detail::reads(o.term));
-    const at::Tensor& like = *detail::leader_of(function, inputs).given;
+    const unsigned reads = detail::reads(o.term);
+    const detail::named_tensor& leader = detail::leader_of(function, inputs, reads);
+    const at::Tensor& like = *leader.given;
+    const auto site = detail::site_of(function, leader.name, exec, like);
+    const auto type = detail::check_inputs(function, inputs, reads, site.device());
     const detail::placement where = detail::place_pairs(function, inputs, like);
     detail::flatten(function, inputs, where, type);
-    return detail::evaluate_inputs(exec, o, inputs, where, type, denominator);
+    return detail::evaluate_inputs(site, o, inputs, where, type, denominator);
 }
 
 }  // namespace libtorch

@@ -47,25 +47,25 @@ inline std::string sizes_of(const at::Tensor& x) {
     return text + "]";
 }
 
-// Memory that can be read here: a strided tensor on the CPU.
-inline void check_memory(const char* function, const char* name, const at::Tensor& x) {
-    if (!x.device().is_cpu()) {
-        require(complain(function, name, "is on the device %s, but the adapter computes on the CPU",
-                         x.device().str().c_str()));
+// Memory that can be read there: a strided tensor on the device that computes.
+inline void check_memory(const char* function, const char* name, const at::Tensor& x, at::Device device = at::kCPU) {
+    if (x.device() != device) {
+        require(complain(function, name, "is on the device %s, but the adapter computes on %s", x.device().str().c_str(),
+                         device.is_cpu() ? "the CPU" : device.str().c_str()));
     }
     if (x.layout() != at::kStrided) refuse(function, name, "is sparse, but must be a strided tensor");
 }
 
-inline void check_floating(const char* function, const char* name, const at::Tensor& x) {
-    check_memory(function, name, x);
+inline void check_floating(const char* function, const char* name, const at::Tensor& x, at::Device device = at::kCPU) {
+    check_memory(function, name, x, device);
     const auto type = x.scalar_type();
     if (type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf) return;
     require(complain(function, name, "is of type %s, but must be float32, float64, bfloat16 or float16",
                      at::toString(type)));
 }
 
-inline void check_not_complex(const char* function, const char* name, const at::Tensor& x) {
-    check_memory(function, name, x);
+inline void check_not_complex(const char* function, const char* name, const at::Tensor& x, at::Device device = at::kCPU) {
+    check_memory(function, name, x, device);
     if (!x.is_complex() && !x.is_quantized()) return;
     require(
         complain(function, name, "is of type %s, but must be of booleans or numbers", at::toString(x.scalar_type())));
@@ -77,17 +77,17 @@ inline void check_constant(const char* function, const char* name, const at::Ten
     refuse(function, name, "requires a gradient, but is a constant of every loss: detach() it");
 }
 
-inline at::Tensor as_integers(const char* function, const char* name, const at::Tensor& x) {
+inline at::Tensor as_integers(const char* function, const char* name, const at::Tensor& x, at::Device device = at::kCPU) {
     if (!x.defined()) refuse(function, name, "is missing, but is needed");
-    check_memory(function, name, x);
+    check_memory(function, name, x, device);
     if (x.scalar_type() != at::kLong && x.scalar_type() != at::kInt) {
         require(complain(function, name, "is of type %s, but must be int32 or int64", at::toString(x.scalar_type())));
     }
     return x.to(at::kLong).contiguous();
 }
 
-inline at::Tensor as_offsets(const char* function, const char* name, const at::Tensor& x) {
-    const at::Tensor offsets = as_integers(function, name, x);
+inline at::Tensor as_offsets(const char* function, const char* name, const at::Tensor& x, at::Device device = at::kCPU) {
+    const at::Tensor offsets = as_integers(function, name, x, device);
     if (x.dim() != 1 || x.size(0) < 1) {
         require(complain(function, name, "has the shape %s, but must be [rows + 1]", sizes_of(x).c_str()));
     }
@@ -124,13 +124,18 @@ struct placement {
 
     std::int64_t rows() const { return offsets.size(0) - 1; }
     std::int64_t positions() const { return mask.size(0); }
-    auto shape() const { return ragged(read<std::int64_t>(offsets)).where(read<bool>(mask)); }
+    auto shape() const { return ragged(read<std::int64_t>(offsets), positions()).where(read<bool>(mask)); }
+    // What counts; from another device it is fetched.
+    auto count() const {
+        if (mask.is_cpu()) return grpo::count(shape());
+        return grpo::count(placement{offsets.cpu(), mask.cpu(), {}, flat}.shape());
+    }
     at::Tensor restored(const at::Tensor& x) const { return x.view(like.sizes()); }
 };
 
 inline at::Tensor as_mask(const char* function, const at::Tensor& mask, const at::Tensor& like) {
-    if (!mask.defined()) return at::ones({like.numel()}, at::kBool);
-    check_not_complex(function, "mask", mask);
+    if (!mask.defined()) return at::ones({like.numel()}, at::TensorOptions(at::kBool).device(like.device()));
+    check_not_complex(function, "mask", mask, like.device());
     if (mask.sizes() != like.sizes()) {
         require(complain(function, "mask", "has the shape %s, but the batch has %s", sizes_of(mask).c_str(),
                          sizes_of(like).c_str()));
@@ -138,7 +143,7 @@ inline at::Tensor as_mask(const char* function, const at::Tensor& mask, const at
     return mask.ne(0).contiguous().view({-1});
 }
 
-// [rows, width], or [n] with cu_seqlens; `name` is what `like` is called.
+// [rows, width], or [n] with cu_seqlens; `name` is what `like` is called. Offsets of another device are not looked at.
 inline placement place(const char* function, const char* name, const at::Tensor& like, const at::Tensor& mask,
                        const at::Tensor& cu_seqlens) {
     placement p;
@@ -149,12 +154,14 @@ inline placement place(const char* function, const char* name, const at::Tensor&
                          p.flat ? "[tokens] with cu_seqlens" : "[rows, width], or [tokens] with cu_seqlens"));
     }
     if (p.flat) {
-        p.offsets = as_offsets(function, "cu_seqlens", cu_seqlens);
-        const ragged rows(read<std::int64_t>(p.offsets));
-        require(rows.validate(function));
-        require(grpo::detail::wrong_size(function, name, like.numel(), rows.extent(), "positions by cu_seqlens"));
+        p.offsets = as_offsets(function, "cu_seqlens", cu_seqlens, like.device());
+        if (like.is_cpu()) {
+            const ragged rows(read<std::int64_t>(p.offsets));
+            require(rows.validate(function));
+            require(grpo::detail::wrong_size(function, name, like.numel(), rows.extent(), "positions by cu_seqlens"));
+        }
     } else {
-        p.offsets = at::arange(like.size(0) + 1, at::kLong).mul_(like.size(1));
+        p.offsets = at::arange(like.size(0) + 1, at::TensorOptions(at::kLong).device(like.device())).mul_(like.size(1));
     }
     p.mask = as_mask(function, mask, like);
     return p;
@@ -174,11 +181,7 @@ inline at::Tensor flattened(const char* function, const char* name, const at::Te
                          "%lld sequences",
                          sizes_of(x).c_str(), sizes_of(at_tokens.like).c_str(), static_cast<long long>(rows)));
     }
-    const at::Tensor one_each = plain.contiguous().view({-1});
-    const at::Tensor out = at::empty({at_tokens.positions()}, type);
-    with_compute(type,
-                 [&]<class T>(T) { spread_to_tokens(serial{}, at_tokens.shape(), read<T>(one_each), write<T>(out)); });
-    return out;
+    return plain.contiguous().view({-1}).repeat_interleave(at_tokens.offsets.diff(), 0, at_tokens.positions());
 }
 
 }  // namespace detail

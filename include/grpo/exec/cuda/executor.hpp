@@ -110,8 +110,8 @@ public:
         static_assert(std::is_trivially_copyable_v<result> && std::is_trivially_copyable_v<Total>);
         static_assert(sizeof(result) <= 512 && sizeof(Total) <= header - 64);
         detail::require(room(rows));
-        Total* const total = result_ != nullptr ? static_cast<Total*>(result_)
-                                                : reinterpret_cast<Total*>(workspace_.data() + 64);
+        Total* const total =
+            result_ != nullptr ? static_cast<Total*>(result_) : reinterpret_cast<Total*>(workspace_.data() + 64);
         const detail::fold_memory<result, Total> memory{reinterpret_cast<result*>(workspace_.data() + header),
                                                         reinterpret_cast<unsigned*>(workspace_.data()), total,
                                                         continued_ && result_ != nullptr};
@@ -128,7 +128,8 @@ public:
                                     facts_.device);
         }
         if (where != detail::every_device && where != facts_.device) {
-            return detail::complain(function, argument, "points into device %d, but device %d is in use", where, facts_.device);
+            return detail::complain(function, argument, "points into device %d, but device %d is in use", where,
+                                    facts_.device);
         }
         return {};
     }
@@ -188,7 +189,8 @@ private:
     void run(detail::launch_plan plan, Kernel kernel, const Body& body, std::int64_t rows, const More&... more) const {
         const detail::team_shape shape{plan.lanes, plan.blocks};
         if (plan.resident) {
-            const std::int64_t most = std::int64_t{runtime_.clusters_at_once(kernel, plan, facts_, body, rows, shape, more...)} * plan.blocks;
+            const std::int64_t most =
+                std::int64_t{runtime_.clusters_at_once(kernel, plan, facts_, body, rows, shape, more...)} * plan.blocks;
             if (most == 0) {
                 detail::require(detail::complain(Runtime::name, "device", "%d cannot run clusters of %d blocks",
                                                  facts_.device, plan.blocks));

@@ -34,7 +34,8 @@ namespace detail {
 template <class T>
 std::string type_name() {
     int status = 0;
-    const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(typeid(T).name(), nullptr, nullptr, &status), std::free);
+    const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(typeid(T).name(), nullptr, nullptr, &status),
+                                                      std::free);
     return status == 0 ? std::string(name.get()) : std::string(typeid(T).name());
 }
 
@@ -158,9 +159,11 @@ private:
 }  // namespace detail
 
 struct nvrtc_options {
-    std::string include{};  // the folder that holds grpo/; default: the headers embedded in the program, or beside this one
-    std::string cache{};    // a folder for compiled kernels, shared by programs; default: none
-    std::string prelude{};  // source text before the kernels: terms of your own, the same text that the program includes
+    std::string
+        include{};  // the folder that holds grpo/; default: the headers embedded in the program, or beside this one
+    std::string cache{};  // a folder for compiled kernels, shared by programs; default: none
+    std::string
+        prelude{};  // source text before the kernels: terms of your own, the same text that the program includes
     std::vector<std::string> flags{};  // more for NVRTC
 };
 
@@ -201,7 +204,8 @@ public:
         const auto& driver = detail::cuda_driver::open();
         const detail::compiled_kernel& code = find(text, capability);
         CUlibrary library = nullptr;
-        driver.require("cuLibraryLoadData", driver.load(&library, code.code.data(), nullptr, nullptr, 0, nullptr, nullptr, 0));
+        driver.require("cuLibraryLoadData",
+                       driver.load(&library, code.code.data(), nullptr, nullptr, 0, nullptr, nullptr, 0));
         driver.require("cuLibraryGetKernel", driver.kernel(&kernel, library, code.symbol.c_str()));
         return kernel;
     }
@@ -251,8 +255,9 @@ private:
             texts.push_back(header.c_str());
         }
         nvrtcProgram program = nullptr;
-        library.require("nvrtcCreateProgram", library.create(&program, source.c_str(), "kernel.cu", static_cast<int>(texts.size()),
-                                                             texts.data(), names.data()));
+        library.require("nvrtcCreateProgram",
+                        library.create(&program, source.c_str(), "kernel.cu", static_cast<int>(texts.size()),
+                                       texts.data(), names.data()));
         const std::unique_ptr<nvrtcProgram, void (*)(nvrtcProgram*)> owner(
             &program, [](nvrtcProgram* p) { (void)detail::nvrtc_library::open().destroy(p); });
         library.require("nvrtcAddNameExpression", library.add_name(program, text.name.c_str()));
@@ -267,9 +272,10 @@ private:
         if (size > 0) log_.pop_back();
         if (done != NVRTC_SUCCESS) {
             const std::size_t at = log_.find("error");
-            const std::string first = at == std::string::npos ? library.error_string(done)
-                                                              : log_.substr(at, log_.find('\n', at) - at);
-            detail::raise(detail::complain("nvrtc", "the compiler", "says, for %s: %.160s", target.c_str(), first.c_str()));
+            const std::string first =
+                at == std::string::npos ? library.error_string(done) : log_.substr(at, log_.find('\n', at) - at);
+            detail::raise(
+                detail::complain("nvrtc", "the compiler", "says, for %s: %.160s", target.c_str(), first.c_str()));
         }
         detail::compiled_kernel kernel;
         const char* symbol = nullptr;

@@ -68,7 +68,8 @@ struct cuda_driver {
         if (code == CUDA_SUCCESS) return;
         const char* why = nullptr;
         error_string(code, &why);
-        raise(complain("nvrtc", what, "failed: %s (%lld)", why != nullptr ? why : "unknown error", static_cast<long long>(code)));
+        raise(complain("nvrtc", what, "failed: %s (%lld)", why != nullptr ? why : "unknown error",
+                       static_cast<long long>(code)));
     }
 
 private:
@@ -116,8 +117,9 @@ struct nvrtc_library {
 
 private:
     nvrtc_library() {
-        const shared_library file("NVRTC", "GRPO_NVRTC",
-                                  {"libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", "/usr/local/cuda/lib64/libnvrtc.so"});
+        const shared_library file(
+            "NVRTC", "GRPO_NVRTC",
+            {"libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", "/usr/local/cuda/lib64/libnvrtc.so"});
         file.find(error_string, "nvrtcGetErrorString");
         file.find(version, "nvrtcVersion");
         file.find(create, "nvrtcCreateProgram");

@@ -24,8 +24,8 @@ using header_texts = std::vector<std::pair<std::string, std::string>>;
 
 // The standard headers that kernels see; all have the text of std.hpp.
 inline void add_standard_headers(header_texts& to) {
-    for (const char* const name : {"cmath", "concepts", "cstddef", "cstdint", "cstdio", "cstdlib", "exception", "limits",
-                                   "type_traits"}) {
+    for (const char* const name :
+         {"cmath", "concepts", "cstddef", "cstdint", "cstdio", "cstdlib", "exception", "limits", "type_traits"}) {
         to.emplace_back(name, "#include <grpo/exec/nvrtc/std.hpp>\n");
     }
 }
@@ -35,7 +35,8 @@ inline header_texts read_headers(const std::filesystem::path& folder) {
     header_texts headers;
     std::error_code failed;
     const auto root = folder / "grpo";
-    for (std::filesystem::recursive_directory_iterator at(root, failed), end; !failed && at != end; at.increment(failed)) {
+    for (std::filesystem::recursive_directory_iterator at(root, failed), end; !failed && at != end;
+         at.increment(failed)) {
         if (at->path().filename() == "adapt") at.disable_recursion_pending();
         const auto kind = at->path().extension();
         if (kind != ".hpp" && kind != ".cuh") continue;

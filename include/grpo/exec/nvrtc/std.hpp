@@ -98,7 +98,9 @@ concept same_as = is_same_v<T, U> && is_same_v<U, T>;
 template <class T>
 concept floating_point = is_floating_point_v<T>;
 template <class From, class To>
-concept convertible_to = __is_convertible_to(From, To) && requires { static_cast<To>(declval<From>()); };
+concept convertible_to = __is_convertible_to(From, To) && requires {
+    static_cast<To>(declval<From>());
+};
 
 using ::abs;
 using ::exp;
@@ -125,6 +127,8 @@ int snprintf(char*, size_t, const char*, ...);
 inline constexpr std::FILE* stderr = nullptr;
 inline constexpr double HUGE_VAL = __builtin_bit_cast(double, 0x7ff0000000000000ul);
 
-inline void* __builtin_memcpy(void* to, const void* from, std::size_t bytes) { return memcpy(to, from, bytes); }
+inline void* __builtin_memcpy(void* to, const void* from, std::size_t bytes) {
+    return memcpy(to, from, bytes);
+}
 
 #endif

@@ -1,0 +1,21 @@
+// Everything of the adapter that takes an executor, on CUDA tensors.
+#include <grpo/adapt/torch/cuda.hpp>
+
+namespace lt = grpo::libtorch;
+
+const grpo::objective loss{grpo::clipped{} + 0.04 * grpo::kl{}, grpo::aggregation::token_mean()};
+
+lt::loss from_logp(const at::Tensor& logp, const at::Tensor& x) {
+    return lt::evaluate(loss, {.logp = logp, .logp_old = x, .logp_ref = x, .advantage = x}, {}, lt::on_cuda());
+}
+lt::loss from_pairs(const at::Tensor& chosen, const at::Tensor& x) {
+    const grpo::objective dpo{grpo::dpo{.beta = 0.1}, grpo::aggregation::token_mean()};
+    return lt::evaluate(dpo, {.chosen = chosen, .rejected = x, .ref_chosen = x, .ref_rejected = x}, {}, lt::on_cuda());
+}
+lt::selected selected(const at::Tensor& logits, const at::Tensor& targets) {
+    return lt::token_logp(logits, targets, {}, true, lt::on_cuda());
+}
+lt::loss from_logits(const at::Tensor& logits, const at::Tensor& targets, const at::Tensor& x, grpo::nvrtc_kernels& kernels) {
+    return lt::evaluate_logits(loss, logits, targets, {.in_place = true}, {.logp_old = x, .logp_ref = x, .advantage = x}, {},
+                               lt::on_cuda(kernels));
+}
