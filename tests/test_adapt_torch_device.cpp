@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <doctest/doctest.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -144,6 +145,33 @@ TEST_CASE("from hidden states, in chunks") {
     check({e.hidden, e.weight, e.bias}, [&](const auto& exec) {
         return lt::evaluate_hidden(loss, e.hidden, e.weight, e.targets, {.bias = e.bias, .chunk = 4}, x, {},
                                    grpo::plain_gemm{}, exec);
+    });
+}
+
+TEST_CASE("advantages, GAE, whitening and process supervision") {
+    const example e;
+    const auto same = [](const auto& f) {
+        const int before = calls;
+        const std::vector<Tensor> host = f(grpo::serial{}), there = f(on_elsewhere{});
+        CHECK(calls > before);
+        for (std::size_t k = 0; k < host.size(); ++k) check_close(there[k], host[k]);
+    };
+    const Tensor reward = e.returns, value = e.values.detach(), six = normal({6}).contiguous();
+    same([&](const auto& exec) {
+        const auto r = lt::gae({.reward = reward, .value = value, .mask = e.mask}, {.gamma = 0.9}, exec);
+        return std::vector{r.advantage, r.returns};
+    });
+    same([&](const auto& exec) { return std::vector{lt::whiten(reward, e.mask, {}, exec)}; });
+    same([&](const auto& exec) { return std::vector{lt::advantages(grpo::recipe::advantages("rloo"), six, 3, exec)}; });
+    same([&](const auto& exec) {
+        const auto rule = grpo::recipe::advantages("grpo");
+        const auto r = lt::advantages(rule, {.rewards = normal({rows}) * 0 + six.slice(0, 0, rows), .mask = e.mask}, 3, exec);
+        return std::vector{r.advantage, r.returns};
+    });
+    const Tensor steps = at::tensor({0, 2, 3, 5}, at::kLong), end = at::tensor({1, 4, 2, 0, 3}, at::kLong);
+    same([&](const auto& exec) {
+        return std::vector{lt::process_supervision(
+            {.offsets = steps, .end = end, .reward = six.slice(0, 0, 5), .mask = at::ones({rows, width})}, 3, {}, exec)};
     });
 }
 

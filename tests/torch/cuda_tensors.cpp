@@ -19,3 +19,8 @@ lt::loss from_logits(const at::Tensor& logits, const at::Tensor& targets, const 
     return lt::evaluate_logits(loss, logits, targets, {.in_place = true}, {.logp_old = x, .logp_ref = x, .advantage = x}, {},
                                lt::on_cuda(kernels));
 }
+lt::estimates estimates(const at::Tensor& x) { return lt::gae({.reward = x, .value = x}, {}, lt::on_cuda()); }
+at::Tensor advantages(const grpo::recipe::advantage_rule& rule, const at::Tensor& rewards, const at::Tensor& mask) {
+    (void)lt::advantages(rule, {.rewards = rewards, .mask = mask}, 4, lt::on_cuda());
+    return lt::whiten(lt::advantages(rule, rewards, 4, lt::on_cuda()), {}, {}, lt::on_cuda());
+}
