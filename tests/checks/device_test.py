@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("source", type=pathlib.Path, help="a test_cuda_*.cu, or another without a main()")
     parser.add_argument("--folder", type=pathlib.Path, required=True, help="where to build")
     parser.add_argument("--nvrtc", metavar="COMPILER", help="compile kernels at run time, and the test with this compiler")
+    parser.add_argument("--sanitize", nargs="+", default=[], metavar="TOOL", help="run under these tools of compute-sanitizer")
     parser.add_argument("--run", nargs="*", default=[""], metavar="VARIABLE=VALUE", help="run once under each of these")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -35,6 +36,10 @@ def main() -> None:
     main_file = str(tests / "cuda" / "main.cpp")
     includes = [f"-I{tests.parent / 'include'}", f"-I{tests}"]
     device = has_device()
+    sanitizer = shutil.which("compute-sanitizer") or str(pathlib.Path(args.nvcc).resolve().parent / "compute-sanitizer")
+    if args.sanitize and not (device and os.access(sanitizer, os.X_OK)):
+        print("skipped: no device, or no compute-sanitizer")
+        return
     libraries = ["-lcublas"] if "gemm/cublas.hpp" in args.source.read_text() else []
     if args.nvrtc:
         toolkit = pathlib.Path(args.nvcc).resolve().parent.parent
@@ -47,7 +52,7 @@ def main() -> None:
     else:
         # The frontend is what finds mistakes; fast code is for a device.
         target = ["-arch=native", "-O2", "-Xptxas", "-O1"] if device else ["-arch=compute_90", "-code=compute_90", "-Xcicc", "-O0"]
-        program = args.folder / args.source.stem
+        program = args.folder / (args.source.stem + (".sanitized" if args.sanitize else ""))
         command = [args.nvcc, "-std=c++20", "-Werror", "all-warnings", *includes, *target, str(args.source)]
         if device:
             run([*command, main_file, "-o", str(program), *libraries])
@@ -55,6 +60,11 @@ def main() -> None:
             run([*command, "-c", "-o", f"{program}.o"])
             print("compiled; skipped: no device")
     if not device:
+        return
+    for tool in args.sanitize:
+        if subprocess.run([sanitizer, "--tool", tool, "--error-exitcode", "1", str(program)]).returncode != 0:
+            sys.exit(f"failed: {tool} {program}")
+    if args.sanitize:
         return
     for setting in args.run:
         name, _, value = setting.partition("=")

@@ -153,4 +153,43 @@ TEST_CASE("a target outside the vocabulary has the log-probability -inf, and not
     }
 }
 
+// Logits of 0: every log-probability is -log V, every gradient that of the uniform distribution.
+TEST_CASE("R1.39 logits beyond 2^31 positions, read and written in place") {
+    const std::int64_t rows = 17000, vocabulary = 128256;
+    const std::size_t bytes = static_cast<std::size_t>(rows * vocabulary) * sizeof(grpo::bfloat16);
+    REQUIRE(rows * vocabulary > std::int64_t{1} << 31);
+    std::size_t free = 0, all = 0;
+    REQUIRE(cudaMemGetInfo(&free, &all) == cudaSuccess);
+    if (free < bytes + (std::size_t{1} << 30)) {
+        MESSAGE("skipped: the device has no 5 GB to spare");
+        return;
+    }
+    const on_device::session device(rows);
+    void* memory = nullptr;
+    REQUIRE(cudaMalloc(&memory, bytes) == cudaSuccess);
+    REQUIRE(cudaMemsetAsync(memory, 0, bytes, device.stream()) == cudaSuccess);
+    auto* const z = static_cast<grpo::bfloat16*>(memory);
+    const auto in = grpo::logits(grpo::view<const grpo::bfloat16>(z, rows * vocabulary), rows, vocabulary);
+    std::vector<std::int32_t> target;
+    for (std::int64_t i = 0; i < rows; ++i) target.push_back(static_cast<std::int32_t>(i * 7919 % vocabulary));
+    std::vector<float> logp(static_cast<std::size_t>(rows), 9.0f), slope(static_cast<std::size_t>(rows), 128256.0f);
+    grpo::token_logp(device.gpu(), in, target, {}, grpo::view(logp));
+    grpo::d_logits(device.gpu(), in, target, {}, grpo::view<const float>(slope), grpo::view<const float>{},
+                   grpo::view<grpo::bfloat16>(z, rows * vocabulary));
+    device.wait();
+    for (const float x : logp) {
+        if (!close(static_cast<double>(x), -std::log(128256.0), 1e-6)) FAIL_CHECK(x);
+    }
+    std::vector<grpo::bfloat16> row(static_cast<std::size_t>(vocabulary));
+    for (const std::int64_t i : {std::int64_t{0}, std::int64_t{16743}, std::int64_t{16744}, rows - 1}) {
+        REQUIRE(cudaMemcpy(row.data(), z + i * vocabulary, static_cast<std::size_t>(vocabulary) * 2, cudaMemcpyDefault) == cudaSuccess);
+        for (std::int64_t c = 0; c < vocabulary; ++c) {
+            const double expected = c == target[static_cast<std::size_t>(i)] ? 128255.0 : -1.0;
+            const double got = static_cast<double>(static_cast<float>(row[static_cast<std::size_t>(c)]));
+            if (!(std::abs(got - expected) <= std::abs(expected) / 128)) FAIL_CHECK(i, " ", c, ": ", got, " != ", expected);
+        }
+    }
+    cudaFree(memory);
+}
+
 }  // namespace

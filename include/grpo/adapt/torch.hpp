@@ -2,10 +2,11 @@
 // whitening. Component `torch` (grpo::torch); Debian's LibTorch 1.13 and torch 2.x.
 //
 //   const grpo::objective loss{grpo::clipped{} + 0.04 * grpo::kl{}, grpo::aggregation::token_mean()};
-//   auto r = grpo::libtorch::evaluate(loss, {.logp = logp, .logp_old = old, .logp_ref = ref, .advantage = a, .mask =
-//   m}); r.value.backward();
+//   auto r = grpo::libtorch::evaluate(loss, {.logp = logp, .logp_old = old, .logp_ref = ref, .advantage = a, .mask = m});
+//   r.value.backward();
 //
-// Tensors live on the CPU. A mistake is a grpo::error naming the tensor, before anything is computed.
+// Tensors live on the CPU, or on one CUDA device with the executor of adapt/torch/cuda.hpp. A mistake is a grpo::error
+// naming the tensor, before anything is computed.
 #pragma once
 
 #include <grpo/adapt/torch/advantages.hpp>
