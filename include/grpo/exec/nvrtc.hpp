@@ -130,7 +130,7 @@ private:
 
     template <class Kernel, class... Arguments>
     CUkernel loaded(const launch_plan& plan, const device_facts& facts) const {
-        const CUkernel kernel = kernels_->loaded(*program_kernel<Kernel, Arguments...>::entry, facts.capability);
+        const CUkernel kernel = kernels_->loaded(program_kernel<Kernel, Arguments...>::entry, facts.capability);
         if (plan.ahead) {
             driver_->require("cuKernelSetAttribute",
                              driver_->kernel_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,

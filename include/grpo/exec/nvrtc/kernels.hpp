@@ -4,7 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -63,7 +64,7 @@ kernel_text text_of() {
     return text;
 }
 
-// The kernels that a program can launch, known before main(): whatever code names one has an entry.
+// The kernels that a program can launch, known before main(): whatever code launches one has an entry.
 class program_kernels {
 public:
     static program_kernels& all() {
@@ -72,21 +73,20 @@ public:
     }
     std::vector<kernel_text> list() const {
         const std::lock_guard lock(guard_);
-        return list_;
+        return {texts_.begin(), texts_.end()};
     }
-    const kernel_text* add(kernel_text text) {
+    const kernel_text& add(kernel_text text) {
         const std::lock_guard lock(guard_);
-        list_.push_back(text);
-        return new kernel_text(std::move(text));  // as long as the program
+        return texts_.emplace_back(std::move(text));
     }
 
 private:
     mutable std::mutex guard_;
-    std::vector<kernel_text> list_;
+    std::deque<kernel_text> texts_;  // which stay where they are
 };
 template <class Kernel, class... Arguments>
 struct program_kernel {
-    static inline const kernel_text* const entry = program_kernels::all().add(text_of<Kernel, Arguments...>());
+    static inline const kernel_text& entry = program_kernels::all().add(text_of<Kernel, Arguments...>());
 };
 
 // FNV-1a, twice: names of files, and their check sums.
@@ -159,12 +159,14 @@ private:
 }  // namespace detail
 
 struct nvrtc_options {
-    std::string
-        include{};  // the folder that holds grpo/; default: the headers embedded in the program, or beside this one
-    std::string cache{};  // a folder for compiled kernels, shared by programs; default: none
-    std::string
-        prelude{};  // source text before the kernels: terms of your own, the same text that the program includes
-    std::vector<std::string> flags{};  // more for NVRTC
+    // The folder that holds grpo/. Default: the headers embedded in the program, or those beside this one.
+    std::string include{};
+    // A folder for compiled kernels, shared by programs that trust each other. Default: none.
+    std::string cache{};
+    // Source text before the kernels: terms of your own, the same text that the program includes.
+    std::string prelude{};
+    // More flags for NVRTC.
+    std::vector<std::string> flags{};
 };
 
 // Compiled kernels, for any number of executors and threads.
@@ -196,10 +198,10 @@ public:
         return log_;
     }
 
-    // For the executor: the kernel, loaded.
+    // For the executor: the kernel, loaded. `text`: the program's entry.
     CUkernel loaded(const detail::kernel_text& text, int capability) {
         const std::lock_guard lock(guard_);
-        CUkernel& kernel = loaded_[{text.name, capability}];
+        CUkernel& kernel = loaded_[{&text, capability}];
         if (kernel != nullptr) return kernel;
         const auto& driver = detail::cuda_driver::open();
         const detail::compiled_kernel& code = find(text, capability);
@@ -220,18 +222,7 @@ private:
         const auto known = compiled_.find({text.name, capability});
         if (known != compiled_.end()) return known->second;
         const auto& library = detail::nvrtc_library::open();
-        if (headers_.empty()) {
-            headers_ = detail::kernel_headers(options_.include);
-            int major = 0;
-            int minor = 0;
-            library.require("nvrtcVersion", library.version(&major, &minor));
-            of_headers_.add(std::to_string(major) + "." + std::to_string(minor));
-            for (const auto& [name, header] : headers_) {
-                of_headers_.add(name);
-                of_headers_.add(header);
-            }
-            for (const std::string& flag : options_.flags) of_headers_.add(flag);
-        }
+        if (headers_.empty()) read_headers(library);
         const std::string source = detail::kernel_includes + options_.prelude + "\n" + text.checks;
         const std::string target = "-arch=sm_" + std::to_string(capability);
         detail::fingerprint key = of_headers_;
@@ -246,6 +237,20 @@ private:
         return compiled_[{text.name, capability}] = std::move(kernel);
     }
 
+    void read_headers(const detail::nvrtc_library& library) {
+        detail::header_texts headers = detail::kernel_headers(options_.include);
+        int major = 0;
+        int minor = 0;
+        library.require("nvrtcVersion", library.version(&major, &minor));
+        of_headers_ = {};
+        of_headers_.add(std::to_string(major) + "." + std::to_string(minor));
+        for (const auto& [name, header] : headers) {
+            of_headers_.add(name);
+            of_headers_.add(header);
+        }
+        for (const std::string& flag : options_.flags) of_headers_.add(flag);
+        headers_ = std::move(headers);
+    }
     detail::compiled_kernel compile(const detail::nvrtc_library& library, const detail::kernel_text& text,
                                     const std::string& source, const std::string& target) {
         std::vector<const char*> texts;
@@ -293,7 +298,7 @@ private:
     detail::header_texts headers_;
     detail::fingerprint of_headers_;
     std::map<std::pair<std::string, int>, detail::compiled_kernel> compiled_;
-    std::map<std::pair<std::string, int>, CUkernel> loaded_;
+    std::map<std::pair<const detail::kernel_text*, int>, CUkernel> loaded_;  // by the program's entries
     std::string log_;
 };
 

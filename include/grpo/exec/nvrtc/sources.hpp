@@ -31,7 +31,7 @@ inline void add_standard_headers(header_texts& to) {
 }
 
 // Every header below `folder`/grpo but the adapters, which no kernel includes.
-inline header_texts read_headers(const std::filesystem::path& folder) {
+inline header_texts headers_below(const std::filesystem::path& folder) {
     header_texts headers;
     std::error_code failed;
     const auto root = folder / "grpo";
@@ -55,13 +55,13 @@ inline header_texts kernel_headers(const std::string& include) {
     header_texts headers;
     const char* const variable = std::getenv("GRPO_INCLUDE");
     if (!include.empty()) {
-        headers = read_headers(include);
+        headers = headers_below(include);
     } else {
 #if defined(GRPO_NVRTC_EMBEDDED)
         for (const embedded_header& h : embedded_headers) headers.emplace_back(h.name, h.text);
         (void)variable;
 #else
-        headers = read_headers(variable != nullptr ? std::filesystem::path(variable)
+        headers = headers_below(variable != nullptr ? std::filesystem::path(variable)
                                                    : std::filesystem::path(__FILE__).parent_path() / "../../..");
 #endif
     }
