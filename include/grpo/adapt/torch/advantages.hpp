@@ -97,7 +97,7 @@ inline placement place_tokens(const char* function, const at::Tensor& mask, cons
 inline at::Tensor group_offsets(const char* function, const grouping& groups, std::int64_t responses, at::Device device) {
     return groups.offsets(function, responses).to(device);
 }
-inline auto groups_of(const at::Tensor& offsets, std::int64_t responses) {
+inline auto groups_at(const at::Tensor& offsets, std::int64_t responses) {
     return ragged(read<std::int64_t>(offsets), responses);
 }
 
@@ -146,7 +146,7 @@ estimates advantages(const recipe::advantage_rule& rule, const advantage_tensors
         using detail::read;
         const recipe::token_inputs<T> in{read<T>(rewards), read<T>(old),    read<T>(ref),
                                          read<T>(values),  read<T>(greedy), read<T>(squared)};
-        rule.by_token(site.executor(where.rows()), detail::groups_of(offsets, rewards.numel()), where.shape(), in,
+        rule.by_token(site.executor(where.rows()), detail::groups_at(offsets, rewards.numel()), where.shape(), in,
                       detail::outputs_of<T>(out, between, where.rows()));
     });
     return {where.restored(out.advantage), where.restored(out.returns)};
@@ -164,7 +164,7 @@ at::Tensor advantages(const recipe::advantage_rule& rule, const at::Tensor& rewa
     const at::Tensor offsets = detail::group_offsets(function, groups, r.numel(), site.device());
     const at::Tensor out = at::empty_like(r);
     detail::with_compute(r.scalar_type(), [&]<class T>(T) {
-        rule.by_sequence(site.executor(r.numel()), detail::groups_of(offsets, r.numel()), detail::read<T>(r),
+        rule.by_sequence(site.executor(r.numel()), detail::groups_at(offsets, r.numel()), detail::read<T>(r),
                          detail::write<T>(out));
     });
     return out.view(rewards.sizes());
@@ -271,7 +271,7 @@ at::Tensor process_supervision(const step_tensors& x, const grouping& groups, co
     detail::with_compute(reward.scalar_type(), [&]<class T>(T) {
         const reasoning_steps<T> all{detail::read<std::int64_t>(steps), detail::read<std::int64_t>(end),
                                      detail::read<T>(reward)};
-        grpo::process_supervision(site.executor(where.rows()), detail::groups_of(offsets, where.rows()), where.shape(), all,
+        grpo::process_supervision(site.executor(where.rows()), detail::groups_at(offsets, where.rows()), where.shape(), all,
                                   detail::write<T>(normalised), detail::write<T>(out), options);
     });
     return where.restored(out);

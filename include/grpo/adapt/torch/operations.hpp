@@ -128,8 +128,11 @@ template <class Exec, class Term, bool D, class Tensors>
 std::pair<evaluated, loss_result> with_slopes(const char* function, const objective<Term, D>& o, const Tensors& x,
                                               const placement* pairs, std::optional<double> denominator) {
     auto inputs = inputs_of(x);
-    const auto type = check_inputs(function, inputs, reads(o.term));
-    const named_tensor& leader = leader_of(function, inputs);
+    const unsigned read = reads(o.term);
+    const named_tensor& leader = leader_of(function, inputs, read);
+    const Exec exec{};
+    const auto site = site_of(function, leader.name, exec, *leader.given);
+    const auto type = check_inputs(function, inputs, read, site.device());
     placement where;
     if constexpr (requires { x.cu_seqlens; }) {
         where = place(function, leader.name, *leader.given, x.mask, x.cu_seqlens);
@@ -137,7 +140,7 @@ std::pair<evaluated, loss_result> with_slopes(const char* function, const object
         where = *pairs;
     }
     flatten(function, inputs, where, type);
-    return compute<true>(Exec{}, o, inputs, where, type, denominator);
+    return compute<true>(site, o, inputs, where, type, denominator);
 }
 
 template <class Exec, class Recipe>
@@ -262,9 +265,11 @@ three preference_loss_fused(std::string loss, const Tensor& chosen, const Tensor
 template <class Exec>
 four token_logp_saved(const Tensor& logits, const Tensor& targets, double temperature, bool with_entropy,
                       const maybe_tensor& mask) {
-    const detail::head h =
-        detail::make_head("token_logp", logits, targets, {.temperature = temperature, .mask = detail::given(mask)});
-    const detail::measured m = detail::measure(Exec{}, h, with_entropy);
+    const Exec exec{};
+    const auto site = detail::site_of("token_logp", "logits", exec, logits);
+    const detail::head h = detail::make_head(
+        "token_logp", logits, targets, {.temperature = temperature, .mask = detail::given(mask)}, site.device());
+    const detail::measured m = detail::measure(site, h, with_entropy);
     // No output shares memory with another.
     const auto shaped = [&](const Tensor& x) {
         return x.to(detail::compute_of(logits), false, true).view(targets.sizes());
@@ -284,9 +289,11 @@ template <class Exec>
 Tensor d_logits(const Tensor& logits, const Tensor& targets, const maybe_tensor& d_logp, const maybe_tensor& d_entropy,
                 double temperature, const maybe_tensor& mask, const maybe_tensor& lse, const maybe_tensor& entropy) {
     using detail::given;
-    const detail::head h =
-        detail::make_head("d_logits", logits, targets, {.temperature = temperature, .mask = given(mask)});
-    return detail::d_logits_of(Exec{}, h, given(d_logp), given(d_entropy), {{}, given(entropy), given(lse)})
+    const Exec exec{};
+    const auto site = detail::site_of("d_logits", "logits", exec, logits);
+    const detail::head h = detail::make_head("d_logits", logits, targets,
+                                             {.temperature = temperature, .mask = given(mask)}, site.device());
+    return detail::d_logits_of(site, h, given(d_logp), given(d_entropy), {{}, given(entropy), given(lse)})
         .view(logits.sizes());
 }
 

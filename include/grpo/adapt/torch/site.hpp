@@ -29,7 +29,7 @@ struct host_site {
     const Exec& executor(std::int64_t) const { return exec; }
 };
 
-// For a call whose tensor `name` is `like`.
+// For a call whose tensor `name` is `like`. An executor of the host outlives it.
 template <class Exec>
 auto site_of(const char* function, const char* name, const Exec& exec, const at::Tensor& like) {
     if constexpr (comes_with_tensors<Exec>)
