@@ -259,7 +259,9 @@ TEST_CASE("mistakes are sentences, and nothing is launched") {
     CHECK(says() == "grpo::nvrtc: workspace has 100 bytes, but 1024 are needed");
     x.memory.resize(4096);
     grpo::nvrtc_kernels empty({.include = "/proc/self"});
-    CHECK(message([&] { x.run(empty, grpo::clipped{}); }) == "grpo::nvrtc: include is /proc/self, where no headers of grpo lie");
+    CHECK(message([&] { x.run(empty, grpo::clipped{}); }) ==
+          "grpo::nvrtc: include is /proc/self, where no headers of grpo lie");
+    CHECK(has(message([&] { (void)kernels.compile_all(11); }), "grpo::nvrtc: the compiler says, for -arch=sm_11: "));
     CHECK(fake().launches.empty());
     fake().launch_fails = CUDA_ERROR_LAUNCH_FAILED;
     CHECK(says() == "grpo::nvrtc: the launch of a kernel failed: unspecified launch failure (719)");
