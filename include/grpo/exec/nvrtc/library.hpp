@@ -11,6 +11,10 @@
 #include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
 
+#if CUDA_VERSION < 12000
+#error "grpo: <cuda.h> is older than CUDA 12, which run-time compilation needs"
+#endif
+
 namespace grpo::inline v0::detail {
 
 // A shared library that stays open for the length of the program, and its functions.
