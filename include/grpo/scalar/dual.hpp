@@ -133,8 +133,13 @@ struct scalar_traits<dual<T, N>> {
         return r;
     }
     GRPO_HD static dual<T, N> select(const mask& m, const dual<T, N>& a, const dual<T, N>& b) {
-        if constexpr (std::same_as<mask, bool>) {
-            return m ? a : b;  // one branch, not a blend per component
+#if defined(__CUDA_ARCH__)
+        constexpr bool branches = false;  // it would choose an address, and put both into memory
+#else
+        constexpr bool branches = std::same_as<mask, bool>;  // one branch, not a blend per component
+#endif
+        if constexpr (branches) {
+            return m ? a : b;
         } else {
             dual<T, N> r(scalar_traits<T>::select(m, a.v, b.v));
             for (int k = 0; k < N; ++k) r.d[k] = scalar_traits<T>::select(m, a.d[k], b.d[k]);
