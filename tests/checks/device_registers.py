@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What ptxas says of the kernels over rows of logits: no spills, and two blocks' worth of registers at most."""
+"""What ptxas says of the kernels over rows of logits: no spills, and two blocks' worth of registers at most; and of those over
+token losses: nothing of a token in local memory."""
 import argparse
 import re
 import subprocess
@@ -27,9 +28,13 @@ def main() -> None:
              if int(stores) + int(loads) > 0 or int(registers) > MOST_REGISTERS]
     if len(kernels) < FEWEST_KERNELS:
         wrong.append(f"only {len(kernels)} kernels with a ring were found")
+    losses = re.findall(r"Compiling entry function '(\w*fold_kernelINS1_9loss_rows\w*)'.*?(\d+) bytes stack frame", done.stderr, re.S)
+    wrong += [f"{name[:60]}...: {stack} bytes of local memory" for name, stack in losses if int(stack) > 0]
+    if not losses:
+        wrong.append("no kernels of token losses were found")
     if wrong:
         sys.exit("\n".join(wrong))
-    print(f"fine: {len(kernels)} kernels, at most {max(int(k[3]) for k in kernels)} registers, no spills")
+    print(f"fine: {len(kernels)} kernels, at most {max(int(k[3]) for k in kernels)} registers, no spills; {len(losses)} of token losses in registers")
 
 
 if __name__ == "__main__":
