@@ -153,7 +153,16 @@ struct loss_rows {
         static_assert(statistics == 0);
         using V = typename Team::template vector<compute>;
         const V length(constant<V>(static_cast<double>(tokens)));
-        fold_tokens<Team, V>(team, row, i, i + 1, length, nullptr, over.coefficient(row, tokens));
+        if constexpr (std::is_same_v<Team, serial_team>) {
+            // Without a loop, a device keeps inputs and outputs that lie in the caller's hands in registers. (Teams of several
+            // lanes meet in a fold.)
+            const V weight(constant<V>(over.coefficient(row, tokens) * scale));
+            const whole_row<V, number<V>> base = of_row<V, number<V>>(row, length);
+            typename tallies::template state<double> ignored;
+            each_token<V>{*this, row, base, nullptr, weight}(ignored, cursor<V>{i}, true);
+        } else {
+            fold_tokens<Team, V>(team, row, i, i + 1, length, nullptr, over.coefficient(row, tokens));
+        }
     }
 
 private:
