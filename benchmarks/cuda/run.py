@@ -429,7 +429,7 @@ def driver() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--library", type=pathlib.Path, help="built before; otherwise it is built now")
+    parser.add_argument("--library", dest="built", type=pathlib.Path, help="built before; otherwise it is built now")
     parser.add_argument("--cases", default="", help="only rows whose name contains this: K1, K2, K3, tokens, GAE, groups")
     parser.add_argument("--quick", action="store_true", help="without torch.compile")
     parser.add_argument("--json", type=pathlib.Path, help="write the record here")
@@ -437,7 +437,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("run.py: no NVIDIA GPU was found")
     started = time.time()
-    library = Library(args.library or build())
+    library = Library(args.built or build())
     check(library)
     bench = Bench(library, args.cases, args.quick)
     bench.token_row(), bench.gae_row(), bench.group_row()
