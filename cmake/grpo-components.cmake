@@ -149,7 +149,7 @@ macro(grpo_define_nvrtc)
   if(NOT TARGET grpo_cuda_driver)
     grpo_make_cuda_driver(${ARGN})
   endif()
-  grpo_link_found(nvrtc cuda.h grpo_cuda_driver "and nvrtc.h, of the CUDA Toolkit 12 or newer" ${ARGN})
+  grpo_link_found(nvrtc CUDAToolkit grpo_cuda_driver "cuda.h and nvrtc.h of version 12 or newer" ${ARGN})
 endmacro()
 
 function(grpo_make_cuda_driver)

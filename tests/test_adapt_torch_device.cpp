@@ -68,13 +68,9 @@ struct example {
                 .mask = mask};
     }
     lt::token_tensors beside_head() const {
-        return {.values = values,
-                .logp_old = old,
-                .logp_ref = ref,
-                .advantage = advantage,
-                .values_old = values.detach(),
-                .returns = returns,
-                .mask = mask};
+        lt::token_tensors x = tokens();
+        x.logp = Tensor();
+        return x;
     }
 };
 

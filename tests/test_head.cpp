@@ -10,6 +10,8 @@
 
 #include <grpo/grpo.hpp>
 
+#include <support/sentence.hpp>
+
 #include "support/vectors.hpp"
 
 namespace {
@@ -199,14 +201,7 @@ TEST_CASE("a stride leaves what lies between the rows alone") {
 TEST_CASE("a user's mistakes are sentences") {
     const std::vector<float> z(6);
     std::vector<float> logp(2, 9.0f);
-    const auto message = [&](auto&& call) {
-        try {
-            call();
-        } catch (const grpo::error& e) {
-            return std::string(e.what());
-        }
-        return std::string("no error");
-    };
+    const auto message = [](auto&& call) { return errors::sentence(call, "no error"); };
     CHECK(message([&] { grpo::token_logp(grpo::serial{}, grpo::logits(z, 2, 3), std::vector<int>{0, 3}, {}, all(logp)); }) ==
           "grpo::token_logp: targets has 3 at token 1, but the vocabulary has 3 entries");
     CHECK(message([&] { grpo::token_logp(grpo::serial{}, grpo::logits(z, 2, 4), std::vector<int>{0, 1}, {}, all(logp)); }) ==

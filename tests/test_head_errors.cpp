@@ -9,17 +9,9 @@
 #include <grpo/grpo.hpp>
 #include <grpo/head.hpp>
 
-namespace {
+#include <support/sentence.hpp>
 
-template <class F>
-std::string message(F&& call) {
-    try {
-        call();
-    } catch (const grpo::error& e) {
-        return e.what();
-    }
-    return "no error";
-}
+namespace {
 
 // Two sequences of two tokens over three columns, whose last token is masked and has a target of -100.
 struct world {
@@ -31,11 +23,11 @@ struct world {
     double denominator = 4;
     grpo::head_options options = {};
 
-    // The sentence of evaluate_logits(); "nothing" if it succeeds.
+    // The sentence of evaluate_logits(); "no error" if it succeeds.
     std::string evaluate() {
         std::vector<std::byte> memory(static_cast<std::size_t>(workspace));
         const auto term = grpo::clipped{} + 0.1 * grpo::exact_kl{};
-        const std::string text = message([&] {
+        const std::string text = errors::sentence([&] {
             (void)grpo::evaluate_logits(
                 grpo::serial{}, grpo::objective{term, grpo::aggregation::token_mean()}, grpo::logits(z, rows, vocabulary),
                 target, options,
@@ -43,7 +35,7 @@ struct world {
                             grpo::advantage(grpo::by_sequence(advantage))),
                 denominator, grpo::view(gradient), grpo::view(memory), {.logp = grpo::view(logp)},
                 grpo::logits(ref, rows_ref, columns_ref));
-        });
+        }, "no error");
         if (text != "no error") {
             for (const float g : gradient) CHECK(g == 9.0f);
             for (const float l : logp) CHECK(l == 9.0f);
@@ -95,7 +87,7 @@ TEST_CASE("sizes that do not fit log-probabilities and gradients of logits") {
     const auto in = grpo::logits(w.z, 4, 3);
     const std::vector<int> target{0, 1, 2, 0};
     const auto forward = [&](const grpo::softmax_outputs<float>& out) {
-        return message([&] { grpo::token_logp(grpo::serial{}, in, target, {}, out); });
+        return errors::sentence([&] { grpo::token_logp(grpo::serial{}, in, target, {}, out); });
     };
     CHECK(forward({.logp = grpo::view(few)}) == "grpo::token_logp: logp has 3 entries, but the batch has 4 tokens");
     CHECK(forward({.entropy = grpo::view(few)}) == "grpo::token_logp: entropy has 3 entries, but the batch has 4 tokens");
@@ -105,7 +97,7 @@ TEST_CASE("sizes that do not fit log-probabilities and gradients of logits") {
           "grpo::token_logp: lse has 3 entries, but the batch has 4 tokens");
     const auto backward = [&](std::vector<float>& g, std::vector<float>& h, std::vector<float>& out,
                               const grpo::softmax_saved& saved = {}) {
-        return message([&] {
+        return errors::sentence([&] {
             grpo::d_logits(grpo::serial{}, in, target, {}, grpo::view<const float>(g), grpo::view<const float>(h),
                            grpo::view(out), saved);
         });
@@ -117,7 +109,7 @@ TEST_CASE("sizes that do not fit log-probabilities and gradients of logits") {
           "grpo::d_logits: saved.lse has 3 entries, but the batch has 4 tokens");
     CHECK(backward(four, four, gradient, {.entropy = grpo::view<const double>(known)}) ==
           "grpo::d_logits: saved.entropy has 3 entries, but the batch has 4 tokens");
-    CHECK(message([&] { (void)in.where(std::vector<std::uint8_t>(3)); }) ==
+    CHECK(errors::sentence([&] { (void)in.where(std::vector<std::uint8_t>(3)); }) ==
           "grpo::logits: mask has 3 entries, but the batch has 4 tokens");
     for (const float x : few) CHECK(x == 9.0f);
     for (const float x : four) CHECK(x == 9.0f);

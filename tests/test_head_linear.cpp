@@ -13,6 +13,7 @@
 
 #include <support/elsewhere.hpp>
 #include <support/random_batch.hpp>
+#include <support/sentence.hpp>
 
 namespace {
 
@@ -239,14 +240,7 @@ TEST_CASE("mistakes with hidden states are sentences, and nothing is written") {
     std::vector<double> hidden(w.hidden.size(), 7.0), few(3);
     const std::int64_t least = grpo::evaluate_hidden_workspace(1, w.head(), 1);
     std::vector<std::byte> work(static_cast<std::size_t>(least));
-    const auto message = [&](auto&& call) {
-        try {
-            (void)call();
-        } catch (const grpo::error& e) {
-            return std::string(e.what());
-        }
-        return std::string("no error");
-    };
+    const auto message = [](auto&& call) { return errors::sentence(call, "no error"); };
     const auto run = [&](const grpo::linear_gradients<double>& g, std::int64_t bytes, double n) {
         return message([&] {
             return grpo::evaluate_hidden(grpo::serial{}, grpo::plain_gemm{}, clipped, w.head(), w.target, {}, w.batch(), n, g,

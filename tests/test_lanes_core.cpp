@@ -9,8 +9,10 @@
 
 #include <grpo/grpo.hpp>
 
+#include <support/core_cases.hpp>
 #include <support/elsewhere.hpp>
 #include <support/lanes.hpp>
+#include <support/sentence.hpp>
 
 namespace {
 
@@ -22,7 +24,6 @@ void on_each_executor(F&& f) {
 
 }  // namespace
 
-#include <support/core_cases.hpp>
 
 namespace {
 
@@ -120,27 +121,19 @@ TEST_CASE("errors of another memory, with nothing written") {
     const auto x = numbers<float>(rows.n, 22);
     std::vector<float> out(rows.n, 7.0f);
     elsewhere<4> there;
-    const auto says = [](const auto& call) -> std::string {
-        try {
-            call();
-        } catch (const grpo::error& e) {
-            return e.what();
-        }
-        return "";
-    };
-    CHECK(says([&] { grpo::whiten(there, grpo::ragged(rows.cu), x, out); }) ==
+    CHECK(errors::sentence([&] { grpo::whiten(there, grpo::ragged(rows.cu), x, out); }) ==
           "grpo::whiten: cu_seqlens has 7 entries in a device's memory: give ragged() their last as well");
-    CHECK(says([&] { grpo::group_normalised(there, rows.shape(), x, out, {.singleton = grpo::singleton_rule::error}); }) ==
+    CHECK(errors::sentence([&] { grpo::group_normalised(there, rows.shape(), x, out, {.singleton = grpo::singleton_rule::error}); }) ==
           "grpo::group_normalised: options.singleton is error (2), but the sizes of 6 groups lie in another memory");
     const std::string host = " points into host memory, but device 0 is to read or write it";
     there.forbidden = x.data();
-    CHECK(says([&] { grpo::whiten(there, rows.masked(), x, out); }) == "grpo::whiten: x" + host);
-    CHECK(says([&] { (void)grpo::measure_value_fit(there, grpo::batch(rows.masked(), grpo::values(x), grpo::returns(out))); }) ==
+    CHECK(errors::sentence([&] { grpo::whiten(there, rows.masked(), x, out); }) == "grpo::whiten: x" + host);
+    CHECK(errors::sentence([&] { (void)grpo::measure_value_fit(there, grpo::batch(rows.masked(), grpo::values(x), grpo::returns(out))); }) ==
           "grpo::measure_value_fit: value" + host);
     there.forbidden = rows.mask.data();
-    CHECK(says([&] { grpo::discounted_returns(there, rows.masked(), 1.0, x, out); }) == "grpo::discounted_returns: mask" + host);
+    CHECK(errors::sentence([&] { grpo::discounted_returns(there, rows.masked(), 1.0, x, out); }) == "grpo::discounted_returns: mask" + host);
     there.forbidden = rows.cu.data();
-    CHECK(says([&] { grpo::sequence_logp(there, rows.masked(), x, out); }) != "");
+    CHECK(errors::sentence([&] { grpo::sequence_logp(there, rows.masked(), x, out); }) != "");
     CHECK(out == std::vector<float>(rows.n, 7.0f));
 }
 

@@ -11,6 +11,7 @@
 #include <support/elsewhere.hpp>
 #include <support/head_loss_cases.hpp>
 #include <support/lanes.hpp>
+#include <support/sentence.hpp>
 #include <support/vectors.hpp>
 
 namespace {
@@ -122,14 +123,6 @@ TEST_CASE("in another memory, a target outside the vocabulary has the log-probab
 TEST_CASE("errors of the head in another memory, with nothing written") {
     const auto w = rows<float>();
     elsewhere<4> there;
-    const auto says = [](const auto& call) -> std::string {
-        try {
-            call();
-        } catch (const grpo::error& e) {
-            return e.what();
-        }
-        return "";
-    };
     const std::string host = " points into host memory, but device 0 is to read or write it";
     std::vector<float> gradient(w.z.size(), 7.0f), logp(w.a.tokens(), 7.0f);
     std::vector<std::byte> memory(
@@ -144,7 +137,7 @@ TEST_CASE("errors of the head in another memory, with nothing written") {
     };
     const auto of_loss = [&](const void* forbidden) {
         there.forbidden = forbidden;
-        return says([&] { evaluate(w.batch(), w.target); });
+        return errors::sentence([&] { evaluate(w.batch(), w.target); });
     };
     CHECK(of_loss(w.z.data()) == "grpo::evaluate_logits: logits" + host);
     CHECK(of_loss(w.target.data()) == "grpo::evaluate_logits: targets" + host);
@@ -156,14 +149,14 @@ TEST_CASE("errors of the head in another memory, with nothing written") {
     CHECK(of_loss(gradient.data()) == "grpo::evaluate_logits: gradient" + host);
     there.forbidden = nullptr;
     const auto unknown = grpo::batch(grpo::ragged(w.a.cu), grpo::logp_old(w.a.logp_old), grpo::advantage(w.a.advantage));
-    CHECK(says([&] { evaluate(unknown, w.target); }) ==
+    CHECK(errors::sentence([&] { evaluate(unknown, w.target); }) ==
           "grpo::evaluate_logits: cu_seqlens has 5 entries in a device's memory: give ragged() their last as well");
-    CHECK(says([&] { evaluate(w.batch(), std::vector<std::int32_t>(3)); }) ==
+    CHECK(errors::sentence([&] { evaluate(w.batch(), std::vector<std::int32_t>(3)); }) ==
           "grpo::evaluate_logits: targets has 3 entries, but the batch has 11 tokens");
     const auto of_rows = [&](const void* forbidden) {
         there.forbidden = forbidden;
         const auto in = w.logits().where(w.a.mask);
-        return says([&] { grpo::token_logp(there, in, w.target, options, grpo::view(logp)); }) + says([&] {
+        return errors::sentence([&] { grpo::token_logp(there, in, w.target, options, grpo::view(logp)); }) + errors::sentence([&] {
                    grpo::full_kl(there, in, w.reference(), options, grpo::view(logp));
                });
     };

@@ -17,6 +17,7 @@
 #include <grpo/grpo.hpp>
 
 #include <support/fake_cuda.hpp>
+#include <support/sentence.hpp>
 
 // A term that the program and the kernels have from one text.
 #define TEXT_OF(...) #__VA_ARGS__
@@ -43,6 +44,8 @@ BOTH(
 namespace {
 
 namespace fs = std::filesystem;
+using errors::contains;
+using errors::sentence;
 
 fake_cuda& fake() {
     static void* const file = ::dlopen(std::getenv("GRPO_CUDA_DRIVER"), RTLD_NOW);
@@ -59,16 +62,6 @@ struct folder {
         return all;
     }
 };
-template <class F>
-std::string message(F&& f) {
-    try {
-        f();
-    } catch (const grpo::error& e) {
-        return e.what();
-    }
-    return "";
-}
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 // Memory that the driver takes for a device's.
 struct token_loss {
@@ -95,10 +88,10 @@ TEST_CASE("without a driver or NVRTC, a sentence: nothing of either is linked") 
     ::setenv("GRPO_CUDA_DRIVER", "/nowhere/libcuda.so", 1);
     ::setenv("GRPO_NVRTC", "/nowhere/libnvrtc.so", 1);
     token_loss x;
-    CHECK(has(message([&] { (void)x.gpu(kernels); }), "grpo::nvrtc: the CUDA driver cannot be opened: /nowhere/libcuda.so"));
-    CHECK(has(message([&] { (void)kernels.compile_all(90); }), "grpo::nvrtc: NVRTC cannot be opened: /nowhere/libnvrtc.so"));
+    CHECK(contains(sentence([&] { (void)x.gpu(kernels); }), "grpo::nvrtc: the CUDA driver cannot be opened: /nowhere/libcuda.so"));
+    CHECK(contains(sentence([&] { (void)kernels.compile_all(90); }), "grpo::nvrtc: NVRTC cannot be opened: /nowhere/libnvrtc.so"));
     ::setenv("GRPO_CUDA_DRIVER", "/proc/self/exe", 1);
-    CHECK(has(message([&] { (void)x.gpu(kernels); }), "grpo::nvrtc: the CUDA driver "));
+    CHECK(contains(sentence([&] { (void)x.gpu(kernels); }), "grpo::nvrtc: the CUDA driver "));
     ::setenv("GRPO_CUDA_DRIVER", driver.c_str(), 1);
     ::setenv("GRPO_NVRTC", nvrtc.c_str(), 1);
 }
@@ -109,8 +102,8 @@ TEST_CASE("a loss is one kernel, compiled and loaded once, told what the program
     token_loss x;
     CHECK(x.run(kernels, grpo::clipped{.low = 0.3}) == &x.result);
     REQUIRE(fake().launches.size() == 1);
-    CHECK(has(fake().launches[0].kernel, "fold_kernel"));
-    CHECK(has(fake().launches[0].kernel, "clipped"));
+    CHECK(contains(fake().launches[0].kernel, "fold_kernel"));
+    CHECK(contains(fake().launches[0].kernel, "clipped"));
     CHECK(fake().launches[0].threads == 256);
     CHECK(fake().launches[0].cluster == 1);
     CHECK(fake().cleared == 1);
@@ -167,7 +160,7 @@ TEST_CASE("rows of logits: clusters and a ring where the device has them") {
     fake() = {};
     fake().device = fake().device_of_stream = 5;  // what a device can do is asked once
     fake().clusters = 0;
-    CHECK(message([&] { (void)walk(); }) == "grpo::nvrtc: device 5 cannot run clusters of 4 blocks");
+    CHECK(sentence([&] { (void)walk(); }) == "grpo::nvrtc: device 5 cannot run clusters of 4 blocks");
 }
 
 TEST_CASE("a term of the user's own, from the text that the program has too") {
@@ -176,18 +169,18 @@ TEST_CASE("a term of the user's own, from the text that the program has too") {
     token_loss x;
     x.run(kernels, own::capped_reinforce{});
     REQUIRE(fake().launches.size() == 1);
-    CHECK(has(fake().launches[0].kernel, "capped_reinforce"));
+    CHECK(contains(fake().launches[0].kernel, "capped_reinforce"));
     // Laid out otherwise than in the program.
     std::string other = own::own_text;
     other.insert(other.find("double cap"), "double more[8] = {}; ");
     grpo::nvrtc_kernels wrong({.prelude = "namespace own {\n" + other + "\n}"});
-    CHECK(has(message([&] { x.run(wrong, own::capped_reinforce{}); }), "laid out otherwise than in the program"));
+    CHECK(contains(sentence([&] { x.run(wrong, own::capped_reinforce{}); }), "laid out otherwise than in the program"));
     CHECK(fake().launches.size() == 1);
     // Not there at all.
     grpo::nvrtc_kernels none;
-    const std::string without = message([&] { x.run(none, own::capped_reinforce{}); });
-    CHECK(has(without, "grpo::nvrtc: the compiler says, for -arch=sm_90: error: "));
-    CHECK(has(none.log(), without.substr(without.find("error: "), 40)));
+    const std::string without = sentence([&] { x.run(none, own::capped_reinforce{}); });
+    CHECK(contains(without, "grpo::nvrtc: the compiler says, for -arch=sm_90: error: "));
+    CHECK(contains(none.log(), without.substr(without.find("error: "), 40)));
     CHECK(x.gradient == std::vector<float>(64, 7.0f));
     // All that this program can launch, without a driver's help.
     grpo::nvrtc_kernels all({.prelude = "namespace own {\n" + std::string(own::own_text) + "\n}", .flags = {"-G"}});
@@ -237,12 +230,12 @@ TEST_CASE("mistakes are sentences, and nothing is launched") {
     fake() = {};
     grpo::nvrtc_kernels kernels;
     token_loss x;
-    const auto says = [&] { return message([&] { x.run(kernels, grpo::clipped{}); }); };
+    const auto says = [&] { return sentence([&] { x.run(kernels, grpo::clipped{}); }); };
     fake().capability = 70;
     CHECK(says() == "grpo::nvrtc: device has compute capability 7.0, but at least 7.5 is needed");
     fake() = {};
     fake().device_of_stream = 1;
-    CHECK(message([&] { grpo::nvrtc(reinterpret_cast<CUstream>(8), grpo::view(x.memory), kernels); }) ==
+    CHECK(sentence([&] { grpo::nvrtc(reinterpret_cast<CUstream>(8), grpo::view(x.memory), kernels); }) ==
           "grpo::nvrtc: stream is one of device 1, but device 0 is in use");
     fake() = {};
     fake().on_host = x.logp.data();
@@ -252,6 +245,14 @@ TEST_CASE("mistakes are sentences, and nothing is launched") {
     fake() = {};
     fake().on_another = x.gradient.data();
     CHECK(says() == "grpo::evaluate: logp gradient points into device 3, but device 0 is in use");
+    // Where nothing is thrown, this is returned like every other mistake.
+    fake() = {};
+    const grpo::nvrtc gpu = x.gpu(kernels).into(&x.result);
+    fake().query_fails = CUDA_ERROR_INVALID_VALUE;
+    const grpo::objective loss{grpo::clipped{}, grpo::aggregation::token_mean()};
+    const grpo::loss_result* there = nullptr;
+    const grpo::problem p = grpo::try_accumulate(there, gpu, loss, x.batch(), 64.0, grpo::d_logp(x.gradient));
+    CHECK(std::string(p.text) == "grpo::evaluate: logp failed: some error (1)");
     fake() = {};
     x.memory.resize(2048);
     CHECK(says() == "grpo::nvrtc: workspace has 2048 bytes, but 3072 are needed");
@@ -259,9 +260,9 @@ TEST_CASE("mistakes are sentences, and nothing is launched") {
     CHECK(says() == "grpo::nvrtc: workspace has 100 bytes, but 1024 are needed");
     x.memory.resize(4096);
     grpo::nvrtc_kernels empty({.include = "/proc/self"});
-    CHECK(message([&] { x.run(empty, grpo::clipped{}); }) ==
+    CHECK(sentence([&] { x.run(empty, grpo::clipped{}); }) ==
           "grpo::nvrtc: include is /proc/self, where no headers of grpo lie");
-    CHECK(has(message([&] { (void)kernels.compile_all(11); }), "grpo::nvrtc: the compiler says, for -arch=sm_11: "));
+    CHECK(contains(sentence([&] { (void)kernels.compile_all(11); }), "grpo::nvrtc: the compiler says, for -arch=sm_11: "));
     CHECK(fake().launches.empty());
     fake().launch_fails = CUDA_ERROR_LAUNCH_FAILED;
     CHECK(says() == "grpo::nvrtc: the launch of a kernel failed: unspecified launch failure (719)");

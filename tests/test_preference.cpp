@@ -10,6 +10,8 @@
 #include <grpo/grpo.hpp>
 #include <grpo/preference.hpp>
 
+#include <support/sentence.hpp>
+
 #include "support/vectors.hpp"
 
 namespace {
@@ -414,17 +416,7 @@ void check_limits(const Term& term, double at_plus, double at_minus, double slop
     CHECK(std::isfinite(bad.rejected[0]));
 }
 
-template <class F>
-std::string message_of(F&& f) {
-    try {
-        f();
-    } catch (const grpo::error& e) {
-        return e.what();
-    }
-    return "";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+using errors::contains;
 
 }  // namespace
 
@@ -528,7 +520,7 @@ TEST_CASE("R1.22 a likelihood weight of 0 drops the likelihood and its inputs") 
     x.rejected = {-2.0, -1.0};
     // No gold response in the batch: tpo with nll_coef 0 does not read it.
     CHECK(evaluate_mean(grpo::tpo(0.5, 0.0, 0.0), x).value == evaluate_mean(grpo::contrastive{.beta = 0.5}, x).value);
-    CHECK(contains(message_of([&] { (void)evaluate_mean(grpo::tpo(0.5, 0.0, 1.0), x); }), "gold"));
+    CHECK(contains(errors::sentence([&] { (void)evaluate_mean(grpo::tpo(0.5, 0.0, 1.0), x); }), "gold"));
 }
 
 TEST_CASE("sequence sums skip what is masked, and spread writes +0 there (R1.12)") {
@@ -595,9 +587,9 @@ TEST_CASE("wrong sizes and hyper-parameters are sentences, before anything is wr
     pair_data<double> x;
     x.chosen = {-1, -2};
     x.rejected = {-1, -2, -3};
-    CHECK(contains(message_of([&] { (void)evaluate_mean(grpo::contrastive{}, x); }), "rejected has 3 entries"));
+    CHECK(contains(errors::sentence([&] { (void)evaluate_mean(grpo::contrastive{}, x); }), "rejected has 3 entries"));
     const auto refused = [](const auto& term, const char* what) {
-        return contains(message_of([&] { (void)one<double>(term, -1.0, -2.0); }), what);
+        return contains(errors::sentence([&] { (void)one<double>(term, -1.0, -2.0); }), what);
     };
     CHECK(refused(grpo::dpo{.beta = 0}, "dpo.beta is 0, but must be above 0"));
     CHECK(refused(grpo::ipo{.beta = -1}, "ipo.beta is -1"));
@@ -611,13 +603,13 @@ TEST_CASE("wrong sizes and hyper-parameters are sentences, before anything is wr
     std::vector<double> out(1, 5.0);
     const std::vector<int> cu{0, 2, 3};
     const std::vector<double> logp{-1, -2, -3};
-    CHECK(contains(message_of([&] { grpo::sequence_logp(grpo::ragged(cu), logp, out); }), "out has 1 entries"));
+    CHECK(contains(errors::sentence([&] { grpo::sequence_logp(grpo::ragged(cu), logp, out); }), "out has 1 entries"));
     CHECK(out[0] == 5.0);
-    CHECK(contains(message_of([&] { grpo::spread(grpo::ragged(cu), out, out); }), "slope has 1 entries"));
+    CHECK(contains(errors::sentence([&] { grpo::spread(grpo::ragged(cu), out, out); }), "slope has 1 entries"));
     std::vector<std::int64_t> work(3);
-    CHECK(contains(message_of([&] { grpo::aot_match(logp, logp, logp, logp, work, out); }), "out has 1 entries"));
+    CHECK(contains(errors::sentence([&] { grpo::aot_match(logp, logp, logp, logp, work, out); }), "out has 1 entries"));
     std::vector<double> three(3);
-    CHECK(contains(message_of([&] { grpo::aot_match(logp, logp, logp, logp, work, three); }), "work has 3 entries"));
+    CHECK(contains(errors::sentence([&] { grpo::aot_match(logp, logp, logp, logp, work, three); }), "work has 3 entries"));
     const std::vector<std::int64_t> far{0, 1, 3};
-    CHECK(contains(message_of([&] { grpo::gather(far, logp, three); }), "order holds 3, but there are 3"));
+    CHECK(contains(errors::sentence([&] { grpo::gather(far, logp, three); }), "order holds 3, but there are 3"));
 }

@@ -12,7 +12,12 @@
 #include <grpo/grpo.hpp>
 #include <grpo/recipe.hpp>
 
+#include <support/sentence.hpp>
+
 namespace {
+
+using errors::contains;
+using errors::sentence;
 
 namespace recipe = grpo::recipe;
 using doctest::Approx;
@@ -79,20 +84,6 @@ template <class Recipe>
 constexpr bool of_pairs = requires(const Recipe& r) {
     requires(std::remove_cvref_t<decltype(r.objective.term)>::needs & grpo::input::chosen::bit) != 0;
 };
-
-template <class F>
-std::string message(F&& f) {
-    try {
-        f();
-    } catch (const grpo::error& e) {
-        return e.what();
-    }
-    return "no error";
-}
-
-bool has(const std::string& text, const char* part) {
-    return text.find(part) != std::string::npos;
-}
 
 bool token_mean(const grpo::aggregation& a) {
     return a.coefficient(0, 4) == 1.0 && a.denominator({3, 2, 8}) == 8.0;
@@ -243,19 +234,19 @@ TEST_CASE("every recipe is found by its name, once, with its source") {
 }
 
 TEST_CASE("an unknown name is an error that names the function, the name and the nearest ones") {
-    const std::string visited = message([] { recipe::visit("gropo", [](const auto&) { FAIL("called"); }); });
-    CHECK(has(visited, "grpo::recipe::visit: name is \"gropo\""));
-    CHECK(has(visited, " grpo"));
-    CHECK(has(visited, " gmpo"));
-    CHECK(has(visited, "recipe::names()"));
-    CHECK(has(message([] { recipe::advantages("reinforce++"); }), "reinforce"));
-    CHECK(has(message([] { recipe::find("DAPO"); }), "\"DAPO\""));
-    CHECK(has(message([] { recipe::find(""); }), "recipe::names()"));
-    CHECK(has(message([] { recipe::find(nullptr); }), "recipe::names()"));
-    CHECK(has(message([] { recipe::find("reinforce_plus_plus_"); }), "are reinforce_plus_plus, "));
+    const std::string visited = sentence([] { recipe::visit("gropo", [](const auto&) { FAIL("called"); }); });
+    CHECK(contains(visited, "grpo::recipe::visit: name is \"gropo\""));
+    CHECK(contains(visited, " grpo"));
+    CHECK(contains(visited, " gmpo"));
+    CHECK(contains(visited, "recipe::names()"));
+    CHECK(contains(sentence([] { recipe::advantages("reinforce++"); }), "reinforce"));
+    CHECK(contains(sentence([] { recipe::find("DAPO"); }), "\"DAPO\""));
+    CHECK(contains(sentence([] { recipe::find(""); }), "recipe::names()"));
+    CHECK(contains(sentence([] { recipe::find(nullptr); }), "recipe::names()"));
+    CHECK(contains(sentence([] { recipe::find("reinforce_plus_plus_"); }), "are reinforce_plus_plus, "));
     const std::string endless(1000, 'x');
-    const std::string cut = message([&] { recipe::visit(endless.c_str(), [](const auto&) {}); });
-    CHECK(has(cut, "recipe::names()"));
+    const std::string cut = sentence([&] { recipe::visit(endless.c_str(), [](const auto&) {}); });
+    CHECK(contains(cut, "recipe::names()"));
     CHECK(cut.size() < 320);
 }
 
@@ -345,7 +336,7 @@ TEST_CASE("every recipe but those of several rewards and of none has advantages 
         INFO(c.name);
         const auto kind = c.advantage.kind;
         if (kind == recipe::estimator::none || kind == recipe::estimator::gdpo) {
-            CHECK(has(message([&] { x.by_token(c.advantage); }), "grpo::recipe::advantage_rule::by_token: kind is"));
+            CHECK(contains(sentence([&] { x.by_token(c.advantage); }), "grpo::recipe::advantage_rule::by_token: kind is"));
             continue;
         }
         x.adv.assign(15, 7.0);
@@ -480,18 +471,18 @@ TEST_CASE("misuse of a rule is an error that names what is missing, and nothing 
     rollouts x;
     std::vector<double> out(6, 7.0);
     const std::vector<double> untouched(15, 7.0);
-    CHECK(has(message([&] { recipe::advantages("ppo").by_sequence(x.groups(), x.reward, out); }), "by_token"));
+    CHECK(contains(sentence([&] { recipe::advantages("ppo").by_sequence(x.groups(), x.reward, out); }), "by_token"));
     CHECK(
-        has(message([&] { recipe::advantages("opo").by_sequence(x.groups(), x.reward, out); }), "shape of the tokens"));
-    CHECK(has(message([&] { recipe::advantages("sft").by_sequence(x.groups(), x.reward, out); }), "kind is 0"));
+        contains(sentence([&] { recipe::advantages("opo").by_sequence(x.groups(), x.reward, out); }), "shape of the tokens"));
+    CHECK(contains(sentence([&] { recipe::advantages("sft").by_sequence(x.groups(), x.reward, out); }), "kind is 0"));
     const auto refused = [&](const char* name, const char* part, auto&& spoil) {
         auto in = x.inputs();
         auto to = x.outputs();
         spoil(in, to);
-        const std::string text = message([&] { recipe::advantages(name).by_token(x.groups(), x.tokens(), in, to); });
+        const std::string text = sentence([&] { recipe::advantages(name).by_token(x.groups(), x.tokens(), in, to); });
         INFO(text);
-        CHECK(has(text, "grpo::recipe::advantage_rule::by_token: "));
-        CHECK(has(text, part));
+        CHECK(contains(text, "grpo::recipe::advantage_rule::by_token: "));
+        CHECK(contains(text, part));
         CHECK(x.adv == untouched);
         CHECK(x.scratch == untouched);
     };
@@ -505,9 +496,9 @@ TEST_CASE("misuse of a rule is an error that names what is missing, and nothing 
     refused("grpo", "reward has 0 entries", [](auto& in, auto&) { in.reward = {}; });
     recipe::advantage_rule cut = recipe::nemo_rl().advantage;
     cut.reward_bound = 1.0;
-    CHECK(has(message([&] { cut.by_sequence(x.groups(), x.reward, out); }), "reward_bound is 1"));
+    CHECK(contains(sentence([&] { cut.by_sequence(x.groups(), x.reward, out); }), "reward_bound is 1"));
     cut = {.reward_bound = -1.0};
-    CHECK(has(message([&] { cut.by_sequence(x.groups(), x.reward, out); }), "reward_bound is -1"));
+    CHECK(contains(sentence([&] { cut.by_sequence(x.groups(), x.reward, out); }), "reward_bound is -1"));
     CHECK(out == std::vector<double>(6, 7.0));
 }
 
@@ -543,6 +534,6 @@ TEST_CASE("plus_eps adds to the denominator alone, and must not be negative") {
     const auto result = grpo::evaluate(grpo::serial{}, loss, x.batch(nullptr), 14.5);
     CHECK(result.weight == 14.0);
     const grpo::objective wrong{grpo::clipped{}, grpo::aggregation::token_mean().plus_eps(-1)};
-    CHECK(has(message([&] { (void)grpo::evaluate(grpo::serial{}, wrong, x.batch(nullptr), 14.0); }),
+    CHECK(contains(sentence([&] { (void)grpo::evaluate(grpo::serial{}, wrong, x.batch(nullptr), 14.0); }),
               "is -1, but must be at least 0"));
 }

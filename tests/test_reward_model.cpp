@@ -10,6 +10,8 @@
 #include <grpo/grpo.hpp>
 #include <grpo/preference.hpp>
 
+#include <support/sentence.hpp>
+
 #include "support/vectors.hpp"
 
 namespace {
@@ -78,16 +80,6 @@ void run_all() {
     }
 }
 
-template <class F>
-std::string message_of(F&& f) {
-    try {
-        f();
-    } catch (const grpo::error& e) {
-        return e.what();
-    }
-    return "";
-}
-
 }  // namespace
 
 TEST_CASE("RM and PRM value and gradient in double") { run_all<double>(); }
@@ -134,10 +126,10 @@ TEST_CASE("reward-model losses refuse sizes that do not fit") {
     const std::vector<int> label{1, 0};
     const std::vector<float> logits(3);
     std::vector<float> d(4, 5.0f);
-    CHECK(message_of([&] { (void)grpo::step_loss(grpo::ragged(cu), logits, label, 2.0, d); }).find("logits has 3 entries") !=
+    CHECK(errors::sentence([&] { (void)grpo::step_loss(grpo::ragged(cu), logits, label, 2.0, d); }).find("logits has 3 entries") !=
           std::string::npos);
     CHECK(d[0] == 5.0f);
     std::vector<std::uint8_t> mask(1);
-    CHECK(message_of([&] { (void)grpo::mark_steps(grpo::ragged(cu), label, {}, mask); }).find("mask has 1 entries") !=
+    CHECK(errors::sentence([&] { (void)grpo::mark_steps(grpo::ragged(cu), label, {}, mask); }).find("mask has 1 entries") !=
           std::string::npos);
 }

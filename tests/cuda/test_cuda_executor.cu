@@ -10,19 +10,13 @@
 
 #include <cuda/on_device.cuh>
 #include <support/head_loss_cases.hpp>
+#include <support/sentence.hpp>
 
 namespace {
 
-template <class F>
-std::string message(F&& f) {
-    try {
-        f();
-    } catch (const grpo::error& e) {
-        return e.what();
-    }
-    return "";
-}
-bool has(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
+using errors::contains;
+using errors::sentence;
+
 
 struct token_loss {
     random_batch::arrays<float> a = random_batch::make<float>({3, 0, 700, 41}, 5);
@@ -38,29 +32,29 @@ TEST_CASE("a host pointer is named, and nothing is launched") {
     std::vector<float> on_host(744, 1.0f);  // before the session: memory of the host alone
     const on_device::session device;
     token_loss x;
-    const std::string of_output = message([&] {
+    const std::string of_output = sentence([&] {
         (void)grpo::evaluate(device.gpu(), x.loss, x.a.batch(), 100.0, grpo::d_logp(on_host));
     });
-    CHECK(has(of_output, "evaluate: logp gradient points into host memory, but device 0 is to read or write it"));
-    const std::string of_input = message([&] {
+    CHECK(contains(of_output, "evaluate: logp gradient points into host memory, but device 0 is to read or write it"));
+    const std::string of_input = sentence([&] {
         const auto batch = grpo::batch(x.a.shape(), grpo::logp(grpo::view<const float>(on_host)), grpo::logp_old(x.a.logp_old),
                                        grpo::advantage(x.a.advantage));
         (void)grpo::evaluate(device.gpu(), x.loss, batch, 100.0, grpo::d_logp(x.gradient));
     });
-    CHECK(has(of_input, "evaluate: logp points into host memory"));
+    CHECK(contains(of_input, "evaluate: logp points into host memory"));
     device.wait();
     CHECK(x.gradient[0] == 7.0f);
-    CHECK(has(message([&] { on_device::executor(device.stream(), {reinterpret_cast<std::byte*>(on_host.data()), 2048}); }),
+    CHECK(contains(sentence([&] { on_device::executor(device.stream(), {reinterpret_cast<std::byte*>(on_host.data()), 2048}); }),
               ": workspace points into host memory"));
 }
 
 TEST_CASE("too small a workspace is refused with both numbers") {
     const on_device::session device(1);
     token_loss x;
-    CHECK(has(message([&] { x.run(device.gpu()); }), ": workspace has 1536 bytes, but 3072 are needed"));
+    CHECK(contains(sentence([&] { x.run(device.gpu()); }), ": workspace has 1536 bytes, but 3072 are needed"));
     device.wait();
     CHECK(x.gradient[0] == 7.0f);
-    CHECK(has(message([&] { on_device::executor(device.stream(), {device.workspace().data(), 100}); }),
+    CHECK(contains(sentence([&] { on_device::executor(device.stream(), {device.workspace().data(), 100}); }),
               ": workspace has 100 bytes, but 1024 are needed"));
 }
 

@@ -10,6 +10,8 @@
 
 #include <grpo/grpo.hpp>
 
+#include <support/sentence.hpp>
+
 namespace adapted {
 
 inline constexpr int rows = 3, width = 5;
@@ -49,17 +51,7 @@ inline expectation plain() {
     return {loss, gradient};
 }
 
-// The sentence of the error that f throws, or "".
-template <class F>
-std::string sentence(F&& f) {
-    try {
-        f();
-    } catch (const grpo::error& e) {
-        return e.what();
-    }
-    return "";
-}
-
-inline bool contains(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
+using errors::contains;
+using errors::sentence;
 
 }  // namespace adapted

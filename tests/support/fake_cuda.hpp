@@ -21,6 +21,7 @@ struct fake_cuda {
     const void* on_host = nullptr;    // memory of the host; all other is the device's
     const void* on_another = nullptr; // memory of device 3
     int launch_fails = 0;             // with this code
+    int query_fails = 0;              // likewise, for where memory lies
     std::size_t body_bytes = 0;
     // What it saw.
     int loads = 0;

@@ -64,6 +64,7 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice) {
     }
 }
 CUresult cuPointerGetAttributes(unsigned count, CUpointer_attribute* which, void** to, CUdeviceptr p) {
+    if (now.query_fails != 0) return static_cast<CUresult>(now.query_fails);
     const auto* const at = reinterpret_cast<const void*>(p);
     const bool host = at == now.on_host && at != nullptr;
     for (unsigned k = 0; k < count; ++k) {

@@ -15,9 +15,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
-#include <mutex>
-#include <tuple>
 
 #include <cuda_runtime_api.h>
 
@@ -30,10 +27,11 @@
 namespace grpo::inline v0 {
 namespace detail {
 
-inline void require_cuda(const char* what, cudaError_t code) {
-    if (code == cudaSuccess) return;
-    raise(complain("cuda", what, "failed: %s (%lld)", cudaGetErrorString(code), static_cast<long long>(code)));
+inline problem cuda_problem(const char* function, const char* what, cudaError_t code) {
+    if (code == cudaSuccess) return {};
+    return complain(function, what, "failed: %s (%lld)", cudaGetErrorString(code), static_cast<long long>(code));
 }
+inline void require_cuda(const char* what, cudaError_t code) { require(cuda_problem("cuda", what, code)); }
 
 // Kernels that nvcc compiled, launched by the CUDA runtime.
 struct cuda_runtime {
@@ -55,34 +53,29 @@ struct cuda_runtime {
 #endif
         return in_use;
     }
-    static int device_of(const void* p) {
+    static problem locate(const char* function, const char* argument, const void* p, int& device) {
         cudaPointerAttributes at{};
-        require_cuda("cudaPointerGetAttributes", cudaPointerGetAttributes(&at, p));
-        if (at.type == cudaMemoryTypeUnregistered) return host_memory_alone;
-        return at.type == cudaMemoryTypeDevice ? at.device : every_device;
+        if (const problem wrong = cuda_problem(function, argument, cudaPointerGetAttributes(&at, p))) return wrong;
+        if (at.type == cudaMemoryTypeUnregistered) device = host_memory_alone;
+        else device = at.type == cudaMemoryTypeDevice ? at.device : every_device;
+        return {};
     }
     static void clear(cudaStream_t stream, void* p, std::size_t bytes) {
         require_cuda("cudaMemsetAsync", cudaMemsetAsync(p, 0, bytes, stream));
     }
 
-    // Asked once for each.
     template <class Kernel, class... Arguments>
-    static int clusters_at_once(Kernel which, const launch_plan& plan, const device_facts& facts, const Arguments&...) {
-        static std::mutex guard;
-        static std::map<std::tuple<int, int, int, bool>, int> known;
-        const std::lock_guard lock(guard);
-        int& count = known[{facts.device, plan.threads, plan.blocks, plan.ahead}];
-        if (count > 0) return count;
+    static int clusters_at_once(const launch_plan& plan, const device_facts& facts, Kernel which, const Arguments&...) {
+        int count = 0;
         auto* const kernel = kernel_of(which);
         const configuration config(nullptr, plan, kernel);
         if (plan.blocks > 1) {
             require_cuda("cudaOccupancyMaxActiveClusters", cudaOccupancyMaxActiveClusters(&count, kernel, &config.launch));
-        } else {
-            require_cuda("cudaOccupancyMaxActiveBlocksPerMultiprocessor",
-                         cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, plan.threads, plan.shared_bytes()));
-            count *= facts.multiprocessors;
+            return count;
         }
-        return count;
+        require_cuda("cudaOccupancyMaxActiveBlocksPerMultiprocessor",
+                     cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, plan.threads, plan.shared_bytes()));
+        return count * facts.multiprocessors;
     }
     template <class Kernel, class... Arguments>
     static void launch(cudaStream_t stream, const launch_plan& plan, const device_facts&, Kernel which,

@@ -18,9 +18,6 @@
 #pragma once
 
 #include <cstddef>
-#include <map>
-#include <mutex>
-#include <tuple>
 
 #include <grpo/detail/config.hpp>
 #include <grpo/exec/cuda/executor.hpp>
@@ -57,41 +54,35 @@ public:
         }
         return device;
     }
-    int device_of(const void* p) const {
+    problem locate(const char* function, const char* argument, const void* p, int& device) const {
         unsigned kind = 0;
         unsigned managed = 0;
-        int device = 0;
+        int owner = 0;
         CUpointer_attribute which[] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_IS_MANAGED,
                                        CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
-        void* to[] = {&kind, &managed, &device};
-        driver_->require("cuPointerGetAttributes",
-                         driver_->pointer_attributes(3, which, to, reinterpret_cast<CUdeviceptr>(p)));
-        if (kind == 0) return host_memory_alone;
-        return kind == CU_MEMORYTYPE_DEVICE && managed == 0 ? device : every_device;
+        void* to[] = {&kind, &managed, &owner};
+        const CUresult done = driver_->pointer_attributes(3, which, to, reinterpret_cast<CUdeviceptr>(p));
+        if (const problem wrong = driver_->failed(function, argument, done)) return wrong;
+        if (kind == 0) device = host_memory_alone;
+        else device = kind == CU_MEMORYTYPE_DEVICE && managed == 0 ? owner : every_device;
+        return {};
     }
     void clear(CUstream stream, void* p, std::size_t bytes) const {
         driver_->require("cuMemsetD8Async", driver_->memset(reinterpret_cast<CUdeviceptr>(p), 0, bytes, stream));
     }
 
-    // Asked once for each.
     template <class Kernel, class... Arguments>
-    int clusters_at_once(Kernel, const launch_plan& plan, const device_facts& facts, const Arguments&...) const {
-        static std::mutex guard;
-        static std::map<std::tuple<int, int, int, bool>, int> known;
-        const CUkernel kernel = loaded<Kernel, Arguments...>(plan, facts);
-        const std::lock_guard lock(guard);
-        int& count = known[{facts.device, plan.threads, plan.blocks, plan.ahead}];
-        if (count > 0) return count;
-        const auto function = reinterpret_cast<CUfunction>(kernel);
+    int clusters_at_once(const launch_plan& plan, const device_facts& facts, Kernel, const Arguments&...) const {
+        int count = 0;
+        const auto function = reinterpret_cast<CUfunction>(loaded<Kernel, Arguments...>(plan, facts));
         if (plan.blocks > 1) {
             const configuration config(nullptr, plan);
             driver_->require("cuOccupancyMaxActiveClusters", driver_->clusters(&count, function, &config.launch));
-        } else {
-            driver_->require("cuOccupancyMaxActiveBlocksPerMultiprocessor",
-                             driver_->blocks(&count, function, plan.threads, plan.shared_bytes()));
-            count *= facts.multiprocessors;
+            return count;
         }
-        return count;
+        driver_->require("cuOccupancyMaxActiveBlocksPerMultiprocessor",
+                         driver_->blocks(&count, function, plan.threads, plan.shared_bytes()));
+        return count * facts.multiprocessors;
     }
     template <class Kernel, class... Arguments>
     void launch(CUstream stream, const launch_plan& plan, const device_facts& facts, Kernel,

@@ -250,7 +250,8 @@ struct logits_source {
 template <class Exec, class Term, bool Diagnosed, class T, class Targets, class Batch, class Out, class R = T>
 [[nodiscard]] detail::loss_target<Exec> evaluate_logits(Exec&& exec, const objective<Term, Diagnosed>& loss,
                                           const logits_view<T>& in, const Targets& targets,
-                                          const head_options& options, const Batch& b, double denominator, view<Out> gradient, view<std::byte> workspace,
+                                          const head_options& options, const Batch& b, double denominator,
+                                          view<Out> gradient, view<std::byte> workspace,
                                           const token_outputs<detail::loss_compute<T, Batch>>& out = {},
                                           const logits_view<R>& reference = {}) {
     constexpr const char* function = "evaluate_logits";

@@ -38,10 +38,6 @@ auto site_of(const char* function, const char* name, const Exec& exec, const at:
         return host_site<Exec>{exec};
 }
 
-inline at::TensorOptions made(at::Device device, at::ScalarType type) {
-    return at::TensorOptions(type).device(device);
-}
-
 // What a fold returned, on the host: itself, or brought from where it will be.
 inline const loss_result& arrived(at::Device, const loss_result& r) {
     return r;

@@ -47,6 +47,8 @@ inline std::string sizes_of(const at::Tensor& x) {
     return text + "]";
 }
 
+inline at::TensorOptions made(at::Device device, at::ScalarType type) { return at::TensorOptions(type).device(device); }
+
 // Memory that can be read there: a strided tensor on the device that computes.
 inline void check_memory(const char* function, const char* name, const at::Tensor& x, at::Device device = at::kCPU) {
     if (x.device() != device) {
@@ -134,7 +136,7 @@ struct placement {
 };
 
 inline at::Tensor as_mask(const char* function, const at::Tensor& mask, const at::Tensor& like) {
-    if (!mask.defined()) return at::ones({like.numel()}, at::TensorOptions(at::kBool).device(like.device()));
+    if (!mask.defined()) return at::ones({like.numel()}, made(like.device(), at::kBool));
     check_not_complex(function, "mask", mask, like.device());
     if (mask.sizes() != like.sizes()) {
         require(complain(function, "mask", "has the shape %s, but the batch has %s", sizes_of(mask).c_str(),
@@ -161,7 +163,7 @@ inline placement place(const char* function, const char* name, const at::Tensor&
             require(grpo::detail::wrong_size(function, name, like.numel(), rows.extent(), "positions by cu_seqlens"));
         }
     } else {
-        p.offsets = at::arange(like.size(0) + 1, at::TensorOptions(at::kLong).device(like.device())).mul_(like.size(1));
+        p.offsets = at::arange(like.size(0) + 1, made(like.device(), at::kLong)).mul_(like.size(1));
     }
     p.mask = as_mask(function, mask, like);
     return p;

@@ -3,6 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <mutex>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -36,12 +39,13 @@ struct fold_kernel {};
 //
 //   name, stream_type                            for sentences; a stream
 //   device() -> device_facts                     the device in use
-//   device_of(stream, in_use), device_of(p)      whose a stream is, or memory (see every_device)
+//   device_of(stream, in_use)                    whose a stream is
+//   locate(function, argument, p, device)        where memory lies (see every_device), or the problem with asking
 //   clear(stream, p, bytes)                      zeros
-//   clusters_at_once(kernel, plan, facts, arguments...)    how many clusters of plan.blocks blocks (or blocks) run at once
+//   clusters_at_once(plan, facts, kernel, arguments...)    how many clusters of plan.blocks blocks (or blocks) run at once
 //   launch(stream, plan, facts, kernel, arguments...)
 //
-// and raises what goes wrong.
+// and raises what else goes wrong.
 template <class Runtime>
 class device_executor {
 public:
@@ -122,7 +126,8 @@ public:
 
     // What is wrong with a pointer that kernels are to follow.
     problem reach(const char* function, const char* argument, const void* p) const {
-        const int where = runtime_.device_of(p);
+        int where = facts_.device;
+        if (const problem wrong = runtime_.locate(function, argument, p, where)) return wrong;
         if (where == detail::host_memory_alone) {
             return detail::complain(function, argument, "points into host memory, but device %d is to read or write it",
                                     facts_.device);
@@ -185,16 +190,25 @@ private:
             run(plan, detail::kernels::walk_long_rows<false, false, Body>{}, body, rows);
         }
     }
+    // How many blocks of a kernel run at once, in whole clusters: asked once for each.
+    template <class Kernel, class... Arguments>
+    std::int64_t blocks_at_once(const detail::launch_plan& plan, Kernel kernel, const Arguments&... arguments) const {
+        static std::mutex guard;
+        static std::map<std::tuple<int, int, int, bool>, int> known;
+        const std::lock_guard lock(guard);
+        int& clusters = known[{facts_.device, plan.threads, plan.blocks, plan.ahead}];
+        if (clusters == 0) clusters = runtime_.clusters_at_once(plan, facts_, kernel, arguments...);
+        if (clusters == 0) {
+            detail::require(detail::complain(Runtime::name, "device", "%d cannot run clusters of %d blocks", facts_.device,
+                                             plan.blocks));
+        }
+        return std::int64_t{clusters} * plan.blocks;
+    }
     template <class Kernel, class Body, class... More>
     void run(detail::launch_plan plan, Kernel kernel, const Body& body, std::int64_t rows, const More&... more) const {
         const detail::team_shape shape{plan.lanes, plan.blocks};
         if (plan.resident) {
-            const std::int64_t most =
-                std::int64_t{runtime_.clusters_at_once(kernel, plan, facts_, body, rows, shape, more...)} * plan.blocks;
-            if (most == 0) {
-                detail::require(detail::complain(Runtime::name, "device", "%d cannot run clusters of %d blocks",
-                                                 facts_.device, plan.blocks));
-            }
+            const std::int64_t most = blocks_at_once(plan, kernel, body, rows, shape, more...);
             if (plan.grid > most) plan.grid = most;
         }
         runtime_.launch(stream_, plan, facts_, kernel, body, rows, shape, more...);

@@ -68,13 +68,14 @@ struct cuda_driver {
         static const cuda_driver driver;
         return driver;
     }
-    void require(const char* what, CUresult code) const {
-        if (code == CUDA_SUCCESS) return;
+    problem failed(const char* function, const char* what, CUresult code) const {
+        if (code == CUDA_SUCCESS) return {};
         const char* why = nullptr;
         error_string(code, &why);
-        raise(complain("nvrtc", what, "failed: %s (%lld)", why != nullptr ? why : "unknown error",
-                       static_cast<long long>(code)));
+        return complain(function, what, "failed: %s (%lld)", why != nullptr ? why : "unknown error",
+                        static_cast<long long>(code));
     }
+    void require(const char* what, CUresult code) const { detail::require(failed("nvrtc", what, code)); }
 
 private:
     cuda_driver() {

@@ -53,16 +53,14 @@ inline header_texts headers_below(const std::filesystem::path& folder) {
 // From `include`, if it is given; else the embedded ones; else GRPO_INCLUDE; else those beside this header.
 inline header_texts kernel_headers(const std::string& include) {
     header_texts headers;
-    const char* const variable = std::getenv("GRPO_INCLUDE");
     if (!include.empty()) {
         headers = headers_below(include);
     } else {
 #if defined(GRPO_NVRTC_EMBEDDED)
         for (const embedded_header& h : embedded_headers) headers.emplace_back(h.name, h.text);
-        (void)variable;
 #else
-        headers = headers_below(variable != nullptr ? std::filesystem::path(variable)
-                                                   : std::filesystem::path(__FILE__).parent_path() / "../../..");
+        const char* const folder = std::getenv("GRPO_INCLUDE");
+        headers = headers_below(folder != nullptr ? folder : std::filesystem::path(__FILE__).parent_path() / "../../..");
 #endif
     }
     add_standard_headers(headers);
