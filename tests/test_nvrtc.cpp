@@ -1,4 +1,4 @@
-// Kernels compiled at run time, launched on a driver that only takes down what it is asked (tests/support/fake_driver.cpp).
+// Kernels compiled at run time, launched on a driver that only takes down what it is asked (tests/emulator/driver.cpp).
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -16,7 +16,7 @@
 #include <grpo/exec/nvrtc.hpp>
 #include <grpo/grpo.hpp>
 
-#include <support/fake_cuda.hpp>
+#include <emulator/driver.hpp>
 #include <support/sentence.hpp>
 
 // A term that the program and the kernels have from one text.

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Compiles a test of tests/cuda and runs it where there is a device. Without one it is compiled all the same, and says so.
 
-With --nvrtc the C++ compiler builds it, and its kernels are compiled when it runs: all of them where there is no device.
+With --nvrtc the C++ compiler builds it, and its kernels are compiled when it runs: all of them where there is no device. (See
+tests/emulator for what follows them there.)
 """
 import argparse
 import os
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("source", type=pathlib.Path, help="a test_cuda_*.cu, or another without a main()")
     parser.add_argument("--folder", type=pathlib.Path, required=True, help="where to build")
     parser.add_argument("--nvrtc", metavar="COMPILER", help="compile kernels at run time, and the test with this compiler")
+    parser.add_argument("--device-only", action="store_true", help="do nothing without a device")
     parser.add_argument("--sanitize", nargs="+", default=[], metavar="TOOL", help="run under these tools of compute-sanitizer")
     parser.add_argument("--run", nargs="*", default=[""], metavar="VARIABLE=VALUE", help="run once under each of these")
     args = parser.parse_args()
@@ -37,6 +39,9 @@ def main() -> None:
     includes = [f"-I{tests.parent / 'include'}", f"-I{tests}"]
     device = has_device()
     sanitizer = shutil.which("compute-sanitizer") or str(pathlib.Path(args.nvcc).resolve().parent / "compute-sanitizer")
+    if args.device_only and not device:
+        print("skipped: no device")
+        return
     if args.sanitize and not (device and os.access(sanitizer, os.X_OK)):
         print("skipped: no device, or no compute-sanitizer")
         return

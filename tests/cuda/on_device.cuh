@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,9 @@ using executor = grpo::cuda;
 #else
 using executor = grpo::nvrtc;
 #endif
+
+// Whether there is none, and what it would do is followed by tests/emulator: a thousand times slower.
+inline bool emulated() { return std::getenv("GRPO_REAL_NVRTC") != nullptr; }
 
 // The length of a test case.
 class session {

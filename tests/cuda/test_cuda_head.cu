@@ -21,9 +21,15 @@ struct size {
     std::vector<int> lengths;
     std::int64_t vocabulary, stride;
 };
-const std::vector<size> sizes{{{3, 0, 7, 1}, 5, 5},          {{3, 0, 7, 1}, 37, 39},      {{3, 0, 7, 1}, 1000, 1000},
-                              {{20, 0, 31, 1}, 5003, 5003},  {{20, 31}, 32768, 32768},    {{4, 0, 9}, 70001, 70003},
-                              {{5, 6}, 128256, 128256},      {{3, 2}, 262144, 262144},    {{300, 1, 211}, 640, 640}};
+std::vector<size> sizes() {
+    std::vector<size> all{{{3, 0, 7, 1}, 5, 5},         {{3, 0, 7, 1}, 37, 39}, {{3, 0, 7, 1}, 1000, 1000},
+                          {{20, 0, 31, 1}, 5003, 5003}, {{20, 31}, 32768, 32768}, {{4, 0, 9}, 70001, 70003},
+                          {{5, 6}, 128256, 128256},     {{3, 2}, 262144, 262144}, {{300, 1, 211}, 640, 640}};
+    for (size& s : all) {
+        if (on_device::emulated() && s.vocabulary > 5000) s.lengths = {2, 0, 2};
+    }
+    return all;
+}
 
 double tolerance_of(float) { return 1e-6; }
 double tolerance_of(double) { return 1e-12; }
@@ -66,7 +72,7 @@ void check_loss(const on_device::session& device, const size& s, const Term& ter
 template <class T, class S, class Term>
 void check_losses(const Term& term, const char* what) {
     const on_device::session device;
-    for (const size& s : sizes) check_loss<T, S>(device, s, term, what);
+    for (const size& s : sizes()) check_loss<T, S>(device, s, term, what);
 }
 TEST_CASE("losses from bfloat16 logits") {
     check_losses<grpo::bfloat16, float>(grpo::clipped{} + 0.04 * grpo::kl{}, "clipped + kl");
@@ -82,7 +88,7 @@ TEST_CASE("losses from double logits") { check_losses<double, double>(grpo::clip
 template <class T>
 void check_rows() {
     const on_device::session device;
-    for (const size& s : sizes) {
+    for (const size& s : sizes()) {
         INFO("V " << s.vocabulary);
         auto w = head_loss_cases::padded(world<double>(s.lengths, s.vocabulary, s.stride).template as<T, float>(),
                                          s.vocabulary - s.vocabulary / 5);

@@ -1,14 +1,17 @@
-// A CUDA driver that takes everything down and runs nothing: for tests of who calls it. Machine code must be an ELF file, and
-// hold the kernel that is asked for.
+// A CUDA driver without a GPU, that takes everything down. Machine code must be an ELF file that holds the kernel that is asked
+// for, and is not run; PTX is followed, instruction by instruction.
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include <cuda.h>
 
-#include <support/fake_cuda.hpp>
+#include <emulator/driver.hpp>
+#include <emulator/instructions.hpp>
 
 #undef cuMemsetD8Async
 #undef cuStreamGetDevice
@@ -19,15 +22,54 @@ namespace {
 fake_cuda now;
 struct library {
     std::string code;
+    emulator::module_text ptx{};
 };
 struct kernel {
     std::string name;
+    const emulator::function* code = nullptr;  // of PTX
     int shared_bytes = 0;
 };
 
 // Never unloaded.
 std::vector<std::unique_ptr<library>> libraries;
 std::vector<std::unique_ptr<kernel>> kernels;
+
+CUresult load_ptx(CUlibrary* to, const char* text) {
+    if (std::strncmp(text, "//", 2) != 0) return CUDA_ERROR_INVALID_IMAGE;
+    try {
+        libraries.push_back(std::make_unique<library>(library{"", emulator::parse(text)}));
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "%s\n", e.what());
+        return CUDA_ERROR_INVALID_PTX;
+    }
+    *to = reinterpret_cast<CUlibrary>(libraries.back().get());
+    ++now.loads;
+    return CUDA_SUCCESS;
+}
+CUresult follow(const emulator::launch& what) {
+    if (now.captured != nullptr) {
+        std::vector<std::vector<std::byte>> kept;  // parameters as they are now
+        for (std::size_t k = 0; k < what.kernel->inputs.size(); ++k) {
+            const auto* const from = static_cast<const std::byte*>(what.parameters[k]);
+            kept.emplace_back(from, from + what.kernel->parameters.at(what.kernel->inputs[k]).second);
+        }
+        now.captured->emplace_back([what, kept] {
+            std::vector<const void*> parameters;
+            for (const auto& bytes : kept) parameters.push_back(bytes.data());
+            emulator::launch later = what;
+            later.parameters = parameters.data();
+            emulator::machine::run(later);
+        });
+        return CUDA_SUCCESS;
+    }
+    try {
+        emulator::machine::run(what);
+        return CUDA_SUCCESS;
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "%s\n", e.what());
+        return CUDA_ERROR_LAUNCH_FAILED;
+    }
+}
 
 }  // namespace
 
@@ -66,7 +108,7 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice) {
 CUresult cuPointerGetAttributes(unsigned count, CUpointer_attribute* which, void** to, CUdeviceptr p) {
     if (now.query_fails != 0) return static_cast<CUresult>(now.query_fails);
     const auto* const at = reinterpret_cast<const void*>(p);
-    const bool host = at == now.on_host && at != nullptr;
+    const bool host = now.on_device != nullptr ? !now.on_device(at) : at == now.on_host && at != nullptr;
     for (unsigned k = 0; k < count; ++k) {
         if (which[k] == CU_POINTER_ATTRIBUTE_MEMORY_TYPE)
             *static_cast<unsigned*>(to[k]) = host ? 0 : 2;  // CU_MEMORYTYPE_DEVICE
@@ -82,14 +124,16 @@ CUresult cuStreamGetDevice(CUstream, CUdevice* device) {
     return CUDA_SUCCESS;
 }
 CUresult cuMemsetD8Async(CUdeviceptr p, unsigned char value, std::size_t bytes, CUstream) {
-    std::memset(reinterpret_cast<void*>(p), value, bytes);
     ++now.cleared;
+    const auto work = [=] { std::memset(reinterpret_cast<void*>(p), value, bytes); };
+    if (now.captured != nullptr) now.captured->emplace_back(work);
+    else work();
     return CUDA_SUCCESS;
 }
 CUresult cuLibraryLoadData(CUlibrary* to, const void* code, CUjit_option*, void**, unsigned, CUlibraryOption*, void**,
                            unsigned) {
     const auto* const bytes = static_cast<const unsigned char*>(code);
-    if (std::memcmp(bytes, "\177ELF", 4) != 0) return CUDA_ERROR_INVALID_IMAGE;
+    if (std::memcmp(bytes, "\177ELF", 4) != 0) return load_ptx(to, static_cast<const char*>(code));
     std::uint64_t sections = 0;  // their headers come after what they hold
     std::uint16_t size = 0, count = 0;
     std::memcpy(&sections, bytes + 0x28, sizeof sections);
@@ -102,9 +146,10 @@ CUresult cuLibraryLoadData(CUlibrary* to, const void* code, CUjit_option*, void*
     return CUDA_SUCCESS;
 }
 CUresult cuLibraryGetKernel(CUkernel* to, CUlibrary from, const char* name) {
-    if (reinterpret_cast<library*>(from)->code.find(".text." + std::string(name)) == std::string::npos)
-        return CUDA_ERROR_NOT_FOUND;
-    kernels.push_back(std::make_unique<kernel>(kernel{name}));
+    const auto* const in = reinterpret_cast<const library*>(from);
+    const emulator::function* const code = in->ptx.find(name);
+    if (code == nullptr && in->code.find(".text." + std::string(name)) == std::string::npos) return CUDA_ERROR_NOT_FOUND;
+    kernels.push_back(std::make_unique<kernel>(kernel{name, code}));
     *to = reinterpret_cast<CUkernel>(kernels.back().get());
     return CUDA_SUCCESS;
 }
@@ -134,7 +179,8 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, voi
     const auto* const body = static_cast<const std::byte*>(parameters[0]);
     now.launches.push_back({what->name, config->gridDimX, config->blockDimX, cluster, config->sharedMemBytes,
                             std::vector<std::byte>(body, body + now.body_bytes)});
-    return CUDA_SUCCESS;
+    if (what->code == nullptr) return CUDA_SUCCESS;
+    return follow({what->code, parameters, config->gridDimX, config->blockDimX, cluster, config->sharedMemBytes});
 }
 
 }  // extern "C"

@@ -1,7 +1,8 @@
-// What the driver of tests/support/fake_driver.cpp pretends to be, and what it was asked for. A test fills it in and reads it.
+// What the driver of driver.cpp pretends to be, and what it was asked for. A test fills it in and reads it.
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,9 +21,11 @@ struct fake_cuda {
     int device_of_stream = 0;
     const void* on_host = nullptr;    // memory of the host; all other is the device's
     const void* on_another = nullptr; // memory of device 3
+    bool (*on_device)(const void*) = nullptr;  // if set, says what is not the host's
     int launch_fails = 0;             // with this code
     int query_fails = 0;              // likewise, for where memory lies
     std::size_t body_bytes = 0;
+    std::vector<std::function<void()>>* captured = nullptr;  // where work goes, instead of being done
     // What it saw.
     int loads = 0;
     int cleared = 0;
