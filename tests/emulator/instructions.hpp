@@ -350,7 +350,7 @@ std::byte* memory_at(thread& t, const operand& at, int bytes) {
     if constexpr (S == space::shared) {
         return shared_at(t, address, bytes);
     } else {
-        if (address % static_cast<std::uint64_t>(bytes) != 0) fail(t, "an address that is no multiple of the size of its access");
+        if ((address & static_cast<std::uint64_t>(bytes - 1)) != 0) fail(t, "an address that is no multiple of the size of its access");
         if (address < 4096) fail(t, "an access to address " + std::to_string(address));
         return reinterpret_cast<std::byte*>(static_cast<std::uintptr_t>(address));
     }
@@ -361,6 +361,7 @@ struct loaded {
     static void of(thread& t, const instruction& i) {
         const int count = i.parts == nullptr ? 1 : static_cast<int>(i.parts->size());
         const std::byte* const p = memory_at<S>(t, i.args[0], count * static_cast<int>(sizeof(T)));
+        if constexpr (S == space::shared) use_shared(t, p, count * static_cast<int>(sizeof(T)), false);
         T x[8];
         std::memcpy(x, p, static_cast<std::size_t>(count) * sizeof(T));
         if (i.parts == nullptr) return put<T>(t, i.to, x[0]);
@@ -374,7 +375,9 @@ struct stored {
         const int count = i.parts == nullptr ? 1 : static_cast<int>(i.parts->size());
         T x[8];
         for (int k = 0; k < count; ++k) x[k] = get<T>(t, i.parts == nullptr ? i.args[1] : (*i.parts)[static_cast<std::size_t>(k)]);
-        std::memcpy(memory_at<S>(t, i.args[0], count * static_cast<int>(sizeof(T))), x, static_cast<std::size_t>(count) * sizeof(T));
+        std::byte* const p = memory_at<S>(t, i.args[0], count * static_cast<int>(sizeof(T)));
+        if constexpr (S == space::shared) use_shared(t, p, count * static_cast<int>(sizeof(T)), true);
+        std::memcpy(p, x, static_cast<std::size_t>(count) * sizeof(T));
     }
 };
 template <class F>

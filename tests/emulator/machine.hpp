@@ -1,6 +1,7 @@
 // A machine that follows PTX: threads of a cluster of blocks in turn, each until it waits for others. What warps, blocks and
 // clusters do together happens when all who must have come; who has not when nobody can go on is named. The order in which
-// threads have their turns is another in every launch, so that a race shows as another result.
+// threads have their turns is another in every launch, and now and then a warp falls asleep for a while, so that a race shows
+// as another result.
 #pragma once
 
 #include <algorithm>
@@ -48,6 +49,7 @@ struct thread {
     std::uint32_t mask = 0;
     int barrier = 0, expected = 0;
     int arrivals = 0;  // at the barrier of the cluster
+    int barriers = 0;  // that it has passed
     std::vector<std::vector<copy_to_shared>> copies{1};  // groups, the last one open
 
     void enter(const function& f);
@@ -70,6 +72,14 @@ struct arrivals_of {
     }
 };
 
+// Who used four bytes of shared memory last, and at which barrier of its own: two warps that do, one of them writing, without a
+// barrier in between, race.
+struct last_uses {
+    static constexpr int nobody = -1, many = -2;
+    int writer = nobody, written = -1;
+    int reader = nobody, read = -1;
+};
+
 struct cluster_of_blocks;
 
 struct block {
@@ -77,6 +87,7 @@ struct block {
     int rank = 0;      // in the cluster
     unsigned index = 0;
     std::vector<std::byte> shared;
+    std::vector<last_uses> uses;
     std::map<std::uint32_t, arrivals_of> arrivals;  // by address
     std::vector<thread> threads;
 };
@@ -146,8 +157,29 @@ inline std::byte* shared_at(thread& t, std::uint64_t address, int bytes) {
     if (a < first_shared || offset > (open ? of.shared_bytes : fixed) || offset + size > (open ? of.shared_bytes : fixed)) {
         fail(t, "shared memory at " + std::to_string(a) + " is outside what the block has");
     }
-    if (offset % size != 0) fail(t, "shared memory at an address that is no multiple of the size");
+    if ((offset & (size - 1)) != 0) fail(t, "shared memory at an address that is no multiple of the size");
     return in.shared.data() + (open ? place_of_open(in) : 0) + offset;
+}
+
+inline void use_shared(thread& t, const std::byte* at, int bytes, bool writes) {
+    const int warp = t.index / 32;
+    const std::ptrdiff_t first = at - t.in->shared.data();
+    for (std::ptrdiff_t k = first / 4; k <= (first + bytes - 1) / 4; ++k) {
+        last_uses& u = t.in->uses[static_cast<std::size_t>(k)];
+        const bool after_write = u.writer != last_uses::nobody && u.writer != warp && u.written == t.barriers;
+        const bool after_read = writes && u.reader != last_uses::nobody && u.reader != warp && u.read == t.barriers;
+        if (after_write || after_read) {
+            fail(t, std::string(writes ? "writes" : "reads") + " shared memory that another warp has " + (after_write ? "written" : "read") +
+                        " since the last barrier");
+        }
+        if (writes) {
+            u.writer = warp;
+            u.written = t.barriers;
+        } else {
+            u.reader = u.read == t.barriers && u.reader != warp ? last_uses::many : warp;
+            u.read = t.barriers;
+        }
+    }
 }
 
 class machine {
@@ -175,6 +207,7 @@ private:
             in.rank = static_cast<int>(b);
             in.index = first + b;
             in.shared.assign(place_of_open(in) + of.shared_bytes, std::byte{0xff});
+            in.uses.resize(in.shared.size() / 4 + 1);
             in.threads.resize(of.threads);
             for (unsigned k = 0; k < of.threads; ++k) {
                 thread& t = in.threads[k];
@@ -189,10 +222,20 @@ private:
             }
         }
         std::shuffle(threads.begin(), threads.end(), order);
+        const std::size_t warps = (of.threads + 31) / 32;
+        std::vector<unsigned> asleep(of.cluster * warps);  // for so many turns
         int idle = 0;
         while (true) {
             bool moved = false, left = false;
+            for (unsigned& turns : asleep) {
+                const auto x = static_cast<unsigned>(order());
+                turns = turns > 0 ? turns - 1 : x % 256 == 0 ? x >> 16 & 15u : 0;
+            }
             for (thread* const t : threads) {
+                if (asleep[static_cast<std::size_t>(t->in->rank) * warps + static_cast<std::size_t>(t->index) / 32] > 0) {
+                    moved = left = true;  // or so it seems
+                    continue;
+                }
                 if (t->state == waiting::a_while) t->state = waiting::no;
                 if (t->state == waiting::no) moved = go(*t) || moved;
                 left = left || t->state != waiting::done;
@@ -265,7 +308,9 @@ private:
             if (come.first < (come.second == 0 ? left : come.second)) continue;
             met = true;
             for (thread& t : in.threads) {
-                if (t.state == waiting::barrier && t.barrier == which) t.state = waiting::no;
+                if (t.state != waiting::barrier || t.barrier != which) continue;
+                t.state = waiting::no;
+                ++t.barriers;
             }
         }
         return met;
@@ -282,6 +327,7 @@ private:
             for (thread& t : in.threads) {
                 if (t.state != waiting::cluster || t.arrivals > least) continue;
                 t.state = waiting::no;
+                ++t.barriers;
                 met = true;
             }
         }
