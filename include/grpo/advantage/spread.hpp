@@ -206,32 +206,52 @@ struct one_sum {
     }
 };
 
-// One row of a team: the first entries of each lane, K of them, are held in registers, so that memory is read once for groups
-// of a usual size. Lanes and places are counted in 32 bits.
+// Four neighbours, in one access where they lie so.
+template <class T>
+struct alignas(4 * sizeof(T)) quad {
+    T of[4];
+    static constexpr bool possible = std::is_arithmetic_v<T> && sizeof(T) == 4;
+    GRPO_HD static bool at(const T* p) { return reinterpret_cast<std::uintptr_t>(p) % sizeof(quad) == 0; }
+};
+
+// One row of a team: the first entries of each lane, K of them side by side, are held in registers, so that memory is read once
+// for groups of a usual size, and in whole quads. What is beyond is dealt out in turn. Lanes and places are counted in 32 bits.
 template <int K, class Team, class Members, class T>
 struct row_in_lanes {
     using C = std::conditional_t<std::is_integral_v<T>, double, compared<T>>;
+    static constexpr int at_once = K % 4 == 0 ? 4 : 1;
     Team& team;
     Members in;
     const T* r;
     std::int64_t begin;
     std::int64_t end;
-    int first = 0;
-    int step = 1;
+    int lane = 0;
+    int lanes = 1;
     unsigned counted = 0;
     C x[K];
 
     GRPO_HD row_in_lanes(Team& of, const Members& which, const T* reward, std::int64_t row)
         : team(of), in(which), r(reward), begin(which.groups.begin(row)), end(which.groups.end(row)) {
         if constexpr (!one_lane<Team>) {
-            first = static_cast<int>(team.lane());
-            step = static_cast<int>(team.size());
+            lane = static_cast<int>(team.lane());
+            lanes = static_cast<int>(team.size());
         }
-        repeat<K>([&](int k) {
-            const std::int64_t i = begin + place(k);
-            const bool use = i < end && in(i);
-            x[k] = use ? static_cast<C>(r[i]) : C(0);
-            counted |= use ? 1u << k : 0u;
+        repeat<K / at_once>([&](int q) {
+            const int k = q * at_once;
+            if constexpr (at_once == 4 && Members::all && quad<T>::possible) {
+                if (whole(k) && quad<T>::at(r + held(k))) {
+                    const auto four = *reinterpret_cast<const quad<T>*>(r + held(k));
+                    repeat<4>([&](int j) { x[k + j] = static_cast<C>(four.of[j]); });
+                    counted |= 15u << k;
+                    return;
+                }
+            }
+            repeat<at_once>([&](int j) {
+                const std::int64_t i = held(k + j);
+                const bool use = i < end && in(i);
+                x[k + j] = use ? static_cast<C>(r[i]) : C(0);
+                counted |= use ? 1u << (k + j) : 0u;
+            });
         });
     }
 
@@ -248,20 +268,43 @@ struct row_in_lanes {
         each([&](std::int64_t, bool counts, C value) { mine.sum += counts ? f(static_cast<double>(value)) : 0.0; });
         return team.template combine<one_sum>(mine).sum;
     }
-    // f(i, counts, x) for every member, x 0 where it does not count.
+    // out[i] = f(i, counts, x) for every member, x 0 where it does not count.
+    template <class Out, class F>
+    GRPO_HD void write(Out* out, const F& f) const {
+        repeat<K / at_once>([&](int q) {
+            const int k = q * at_once;
+            if constexpr (at_once == 4 && quad<Out>::possible) {
+                if (whole(k) && quad<Out>::at(out + held(k))) {
+                    quad<Out> four;
+                    repeat<4>([&](int j) { four.of[j] = static_cast<Out>(f(held(k + j), counts(k + j), x[k + j])); });
+                    *reinterpret_cast<quad<Out>*>(out + held(k)) = four;
+                    return;
+                }
+            }
+            repeat<at_once>([&](int j) {
+                if (held(k + j) < end) out[held(k + j)] = static_cast<Out>(f(held(k + j), counts(k + j), x[k + j]));
+            });
+        });
+        beyond([&](std::int64_t i, bool use, C value) { out[i] = static_cast<Out>(f(i, use, value)); });
+    }
+
+private:
+    GRPO_HD std::int64_t held(int k) const { return begin + (lane * K + k); }
+    GRPO_HD bool whole(int k) const { return held(k + 4) <= end; }
+    GRPO_HD bool counts(int k) const { return (counted >> k & 1u) != 0; }
+    // f(i, counts, x), where every one that does not count adds nothing.
     template <class F>
     GRPO_HD void each(const F& f) const {
-        repeat<K>([&](int k) {
-            if (begin + place(k) < end) f(begin + place(k), (counted >> k & 1u) != 0, x[k]);
-        });
-        for (std::int64_t i = begin + place(K); i < end; i += step) {
+        repeat<K>([&](int k) { f(held(k), counts(k), x[k]); });
+        beyond(f);
+    }
+    template <class F>
+    GRPO_HD void beyond(const F& f) const {
+        for (std::int64_t i = begin + (lanes * K + lane); i < end; i += lanes) {
             const bool use = in(i);
             f(i, use, use ? static_cast<C>(r[i]) : C(0));
         }
     }
-
-private:
-    GRPO_HD int place(int k) const { return first + k * step; }
 };
 
 // measure() of a team's row of n members that count, the same in every lane.
