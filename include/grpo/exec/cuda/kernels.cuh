@@ -78,7 +78,7 @@ __device__ void add_results(const fold_memory<Result, Total>& to, std::int64_t r
 }
 
 template <class Body, class Result, class Total, class Add>
-__global__ void __launch_bounds__(fold_threads)
+__global__ void __launch_bounds__(row_threads, 512 / row_threads)
     fold_kernel(const Body body, std::int64_t rows, team_shape shape, fold_memory<Result, Total> to, Add add) {
     using team_type = device_team<1, true>;
     __shared__ typename team_type::exchange shared;

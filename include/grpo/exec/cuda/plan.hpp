@@ -21,8 +21,7 @@ template <class T>
 inline constexpr int ring_steps = ring_bytes / (16 * static_cast<int>(sizeof(T)));
 
 inline constexpr int most_blocks = 8;         // of a cluster
-inline constexpr int row_threads = 256;       // of a block, where each row is by itself
-inline constexpr int fold_threads = 512;      // where rows are folded
+inline constexpr int row_threads = 256;       // of a block
 inline constexpr int long_row_threads = 256;  // where they are of logits
 
 // Who walks a row: `lanes` of a block, a power of 2, in each of `blocks` blocks.
@@ -60,12 +59,12 @@ inline void set_grid(launch_plan& plan, std::int64_t rows) {
 inline launch_plan plan_rows(const device_facts& facts, std::int64_t rows, std::int64_t entries, bool may_cluster, int per_lane) {
     launch_plan plan;
     const std::int64_t mean = rows > 0 ? entries / rows : 0;
-    plan.lanes = power_of_2_from(mean / per_lane, may_cluster ? fold_threads : row_threads);
-    if (may_cluster && facts.capability >= 90 && plan.lanes == fold_threads) {
+    plan.lanes = power_of_2_from(mean / per_lane, row_threads);
+    if (may_cluster && facts.capability >= 90 && plan.lanes == row_threads) {
         const std::int64_t wanted = std::int64_t{2} * facts.multiprocessors;
         while (plan.blocks < most_blocks && rows * plan.blocks * 2 <= wanted && mean / plan.blocks >= 4096) plan.blocks *= 2;
     }
-    plan.threads = plan.lanes > row_threads ? plan.lanes : row_threads;
+    plan.threads = row_threads;
     set_grid(plan, rows);
     return plan;
 }

@@ -12,6 +12,7 @@
 #include <grpo/exec/cuda/exchange.cuh>
 #include <grpo/exec/cuda/pack.cuh>
 #include <grpo/exec/cuda/plan.hpp>
+#include <grpo/exec/cuda/scan.cuh>
 #include <grpo/exec/serial.hpp>
 #include <grpo/fold.hpp>
 
@@ -27,8 +28,7 @@ public:
     static constexpr int most_blocks = Clusters ? detail::most_blocks : 1;
     using exchange = std::conditional_t<
         (Width > 1), detail::exchange<64, detail::long_row_threads / 32, most_blocks, detail::long_row_threads / 32>,
-        std::conditional_t<Clusters, detail::exchange<256, detail::fold_threads / 32, most_blocks, 1>,
-                           detail::exchange<256, detail::row_threads / 32, 1, 1>>>;
+        detail::exchange<256, detail::row_threads / 32, most_blocks, 1>>;
 
     template <class T>
     using vector = std::conditional_t<Width == 1 || !std::is_same_v<T, float>, T, float_pack<Width>>;
@@ -251,67 +251,24 @@ public:
         }
     }
 
-    // Where all elements have one scale, its powers are known: lanes hand on offsets alone, at neighbouring positions, some
-    // warps' worth of them in turn. What goes from warp to warp does so in double, as it may go on for long.
     template <class V, class X, class F, class G>
     __device__ void scan_uniform(std::int64_t begin, std::int64_t end, const V& scale, X&& x, F&& f, G&& g) const {
-        const int width = lanes_ < 32 ? lanes_ : 32;
-        const int at = lane_ & (width - 1);
-        const int warps = lanes_ / width, warp = lane_ / width;
-        V powers[5];  // of 1, 2, 4, 8, 16 positions
-        double of_group = static_cast<double>(scale), own = of_group;  // of as many positions as lanes; of at + 1
-        for (int k = 0, half = 1; k < 5; ++k, half *= 2) {
-            powers[k] = static_cast<V>(of_group);
-            if (half >= width) continue;
-            if ((at & half) != 0) own *= of_group;
-            of_group *= of_group;
-        }
-        const V to_here = static_cast<V>(own);
-        double of_warp = of_group;
-        for (int k = 1; k < in_turn; k *= 2) of_warp *= of_warp;
-        double carry = 0;
-        for (std::int64_t last = end - 1; last >= begin; last -= in_turn * lanes_) {
-            const std::int64_t latest = last - in_turn * width * warp - at;
-            V sum[in_turn], tail[in_turn];
-            for (int j = 0; j < in_turn; ++j) {
-                const std::int64_t i = latest - j * width;
-                sum[j] = V{};
-                if (i >= begin) sum[j] = f(cursor<V>{i}, i + 1 < end ? x(cursor<V>{i + 1}).value : V{});
-            }
-            for (int k = 0, half = 1; k < 5; ++k, half *= 2) {
-                if (half >= width) break;
-                for (int j = 0; j < in_turn; ++j) {
-                    const V later = __shfl_up_sync(mask_, sum[j], half, width);
-                    if (at >= half) sum[j] = sum[j] + powers[k] * later;
-                }
-            }
-            for (int j = 0; j < in_turn; ++j) tail[j] = __shfl_sync(mask_, sum[j], width - 1, width);
-            double in = carry;
-            if (warps > 1) {
-                double mine = 0;
-                for (int j = 0; j < in_turn; ++j) mine = static_cast<double>(tail[j]) + of_group * mine;
-                const int half = turn_, first = static_cast<int>(threadIdx.x) / 32 - warp;
-                turn_ ^= 1;
-                if (at == 0) __builtin_memcpy(shared_.warp[half][first + warp], &mine, sizeof mine);
-                meet();
-                for (int u = 0; u < warps; ++u) {
-                    if (u == warp) in = carry;
-                    double theirs;
-                    __builtin_memcpy(&theirs, shared_.warp[half][first + u], sizeof theirs);
-                    carry = theirs + of_warp * carry;
-                }
-            }
-            for (int j = 0; j < in_turn; ++j) {
-                const std::int64_t i = latest - j * width;
-                if (i >= begin) g(cursor<V>{i}, V(sum[j] + to_here * static_cast<V>(in)));
-                in = static_cast<double>(tail[j]) + of_group * in;
-            }
-            if (warps == 1) carry = in;
-        }
+        const detail::uniform_scan<V> over(lanes_, lane_, mask_, scale);
+        over.walk(begin, end, x, f, g, [&](double out) {
+            const int half = turn_, first = static_cast<int>(threadIdx.x) / 32 - over.warp;
+            turn_ ^= 1;
+            if (over.at == 0) __builtin_memcpy(shared_.warp[half][first + over.warp], &out, sizeof out);
+            meet();
+            return [this, half, first](int warp) {
+                double theirs;
+                __builtin_memcpy(&theirs, shared_.warp[half][first + warp], sizeof theirs);
+                return theirs;
+            };
+        });
     }
 
 private:
-    static constexpr int in_turn = 4;
+    static constexpr int in_turn = detail::scan_in_turn;
     template <class V>
     struct seen {
         V value;
