@@ -4,9 +4,11 @@ tests/mutations.json holds {"mutations": [{"id", "file", "from", "to", "tests": 
 include/grpo, `from` must stand in it exactly once, `tests` are test executables of which at least one must fail.
 What stands after the list's id on the command line is added to the line that compiles and links: libraries, or the options
 of the variant that notices the formula.
-A text that no longer matches, or a wrong formula that does not compile, is an error of the list.
+Emulated tests (tests/emulator) compile their kernels when they run, from whatever headers GRPO_INCLUDE names: they are not
+built again. A text that no longer matches, or a wrong formula that does not compile, is an error of the list.
 """
 import json
+import os
 import pathlib
 import shlex
 import shutil
@@ -44,8 +46,18 @@ def compile_line(commands, test):
     sys.exit(f"the build has no test executable {test}")
 
 
+def emulated(test, copy, build):
+    """The same of a test whose kernels are compiled when it runs; told from one whose kernels do not compile."""
+    ran = common.run([build / "tests" / test], timeout=240, env=dict(os.environ, GRPO_INCLUDE=str(copy)))
+    if "[doctest] assertions:" not in ran.stdout:
+        sys.exit(f"the seeded header does not compile in {test}:\n{ran.stdout[:6000]}{ran.stderr[:2000]}")
+    return "passes" if ran.returncode == 0 else "notices"
+
+
 def outcome(test, commands, include_dir, copy, build, scratch, link):
     """What the test does with the seeded headers: 'notices' or 'passes'. Refuses what does not compile."""
+    if test.startswith("test_emulated_"):
+        return emulated(test, copy, build)
     words, source = compile_line(commands, test)
     seeded = [w.replace(str(include_dir), str(copy)) for w in words]
     if seeded == words:

@@ -38,6 +38,9 @@ foreach(variant IN LISTS GRPO_TEST_VARIANTS)
     set_property(TEST test_nvrtc${suffix} APPEND PROPERTY ENVIRONMENT ${environment} GRPO_NVRTC=${GRPO_NVRTC_LIBRARY})
   endif()
   list(APPEND environment GRPO_NVRTC=$<TARGET_FILE:grpo_ptx_of_nvrtc> GRPO_REAL_NVRTC=${GRPO_NVRTC_LIBRARY})
+  if(variant STREQUAL "plain")
+    set(grpo_emulated_environment ${environment})
+  endif()
 
   # Sanitized, kernels of every kind: folds, rows of logits with and without a ring, clusters; chunks of hidden states.
   set(names core executor head hidden terms)

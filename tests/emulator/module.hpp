@@ -351,8 +351,9 @@ private:
         if (word == "_") return x;
         if (const auto at = f.registers.find(word); at != f.registers.end()) {
             x.reg = at->second;
-        } else if (word[0] == '%') {
-            x.reg = reg(f, word);  // one that the machine fills in, like %tid.x
+        } else if (word == "%tid.x" || word == "%ntid.x" || word == "%ctaid.x" || word == "%nctaid.x" || word == "%laneid" ||
+                   word == "%cluster_ctarank") {
+            x.reg = reg(f, word);  // which the machine fills in
         } else if (const auto named = names.find(word); named != names.end()) {
             x = named->second;
         } else if (const auto parameter = f.parameters.find(word); parameter != f.parameters.end()) {
