@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What ptxas says of the kernels over rows of logits and over token losses: nothing in local memory (so no spills either), and
-for the first two blocks' worth of registers at most."""
+"""What ptxas says of the kernels over rows of logits, and of those over tokens and groups: nothing in local memory (so no spills
+either), and for the first two blocks' worth of registers at most."""
 import argparse
 import re
 import subprocess
@@ -28,13 +28,14 @@ def main() -> None:
              if int(stack) > 0 or int(registers) > MOST_REGISTERS]
     if len(kernels) < FEWEST_KERNELS:
         wrong.append(f"only {len(kernels)} kernels with a ring were found")
-    losses = re.findall(r"Compiling entry function '(\w*fold_kernelINS1_9loss_rows\w*)'.*?(\d+) bytes stack frame", done.stderr, re.S)
-    wrong += [f"{name[:60]}...: {stack} bytes of local memory" for name, stack in losses if int(stack) > 0]
-    if not losses:
-        wrong.append("no kernels of token losses were found")
+    small = re.findall(r"Compiling entry function '\w*(?:fold_kernel|walk_rows)INS1_\d+(loss_rows|gae_rows|group_rows)\w*'.*?"
+                       r"(\d+) bytes stack frame", done.stderr, re.S)
+    wrong += [f"{body}: {stack} bytes of local memory" for body, stack in small if int(stack) > 0]
+    if len({body for body, _ in small}) < 3:
+        wrong.append("kernels of token losses, GAE or groups are missing")
     if wrong:
         sys.exit("\n".join(wrong))
-    print(f"fine: {len(kernels)} kernels, at most {max(int(k[2]) for k in kernels)} registers; {len(losses)} of token losses; nothing in local memory")
+    print(f"fine: {len(kernels)} kernels, at most {max(int(k[2]) for k in kernels)} registers; {len(small)} over tokens and groups; nothing in local memory")
 
 
 if __name__ == "__main__":
