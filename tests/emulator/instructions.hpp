@@ -595,12 +595,6 @@ action conversion(const std::string& to, const std::string& from) {
     if (to == "u8") return of_numbers<converted<R, false, std::uint8_t>>(from);
     return nullptr;
 }
-template <class F>
-action memory(const std::string& type) {
-    if (type == "b128") return nullptr;
-    return of_numbers<F>(type);
-}
-
 }  // namespace detail
 
 inline action action_of(const std::vector<std::string>& opcode, instruction& to) {
@@ -625,8 +619,8 @@ inline action action_of(const std::vector<std::string>& opcode, instruction& to)
     if (name == "ld" || name == "st") {
         if (has("async")) return type == "u32" || type == "b32" ? action{&send_word} : nullptr;
         if (has("shared::cluster")) return nullptr;
-        if (name == "ld") return has("shared") ? memory<loaded<space::shared>>(type) : memory<loaded<space::other>>(type);
-        return has("shared") ? memory<stored<space::shared>>(type) : memory<stored<space::other>>(type);
+        if (name == "ld") return has("shared") ? of_numbers<loaded<space::shared>>(type) : of_numbers<loaded<space::other>>(type);
+        return has("shared") ? of_numbers<stored<space::shared>>(type) : of_numbers<stored<space::other>>(type);
     }
     if (name == "atom") {
         if (has("shared") || !has("add")) return nullptr;
