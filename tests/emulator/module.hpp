@@ -285,7 +285,7 @@ private:
         std::vector<std::pair<std::size_t, std::string>> jumps;
         std::map<std::string, operand> names;  // of shared and local memory
         for (const auto& [name, v] : shared_) {
-            // Memory of the launch's size comes after the rest, at a multiple of 128 (see place_open).
+            // Memory of the launch's size comes after the rest, at a multiple of 128 (see place_of_open).
             if (v.open) names[name] = {open_shared, -1};
         }
         for (const auto& [name, memory] : module_.globals) {
