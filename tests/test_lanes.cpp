@@ -46,6 +46,69 @@ TEST_CASE("every term on a block of lanes has serial's loss and gradients") {
     });
 }
 
+// A sum of float values of order 1, each rounded in its own way.
+double of_sums(const outcome<float>& x) { return 2e-6 + 6e-8 * static_cast<double>(x.result.count.tokens); }
+
+TEST_CASE("every term on a device's packs of tokens has serial's loss, gradients and metrics, whatever the length") {
+    std::vector<int> every_length;
+    for (int n = 0; n <= 21; ++n) every_length.push_back(n);
+    for (const double active : {1.0, 0.6}) {
+        const arrays<float> a = random_batch::make<float>(every_length, 11, active);
+        all_terms::for_each([&](const char* name, const auto& term) {
+            INFO(std::string(name));
+            const outcome<float> serial = random_batch::evaluate(grpo::serial{}, term, a, a.shape());
+            const outcome<float> packs = random_batch::evaluate(lanes<2, grpo::detail::token_pack>{}, term, a, a.shape());
+            CHECK(close(packs.loss(), serial.loss(), of_sums(serial)));
+            CHECK(difference(packs.d_logp, serial.d_logp, 2e-6) == "");
+            CHECK(difference(packs.d_entropy, serial.d_entropy, 2e-6) == "");
+            CHECK(difference(packs.d_values, serial.d_values, 2e-6) == "");
+            CHECK(packs.result.count.tokens == serial.result.count.tokens);
+        });
+        const outcome<float> serial = random_batch::diagnose(grpo::serial{}, grpo::clipped{}, a, a.shape());
+        const outcome<float> packs = random_batch::diagnose(lanes<2, grpo::detail::token_pack>{}, grpo::clipped{}, a, a.shape());
+        const grpo::diagnostics& expected = serial.result.metrics;
+        CHECK(close(packs.result.metrics.ratio, expected.ratio, of_sums(serial)));
+        CHECK(close(packs.result.metrics.approx_kl, expected.approx_kl, of_sums(serial)));
+        CHECK(expected.clipped_high > 0);
+        CHECK(packs.result.metrics.clipped_high == doctest::Approx(expected.clipped_high).epsilon(1e-12));
+        CHECK(packs.result.metrics.largest_log_ratio == expected.largest_log_ratio);
+        CHECK(packs.result.metrics.smallest_log_ratio == expected.smallest_log_ratio);
+    }
+}
+
+TEST_CASE("R1.12 masked positions may hold anything: every term on a device's packs") {
+    const arrays<float> a = random_batch::make<float>({0, 1, 5, 16, 21}, 12, 0.5);
+    using packs = lanes<2, grpo::detail::token_pack>;
+    all_terms::for_each([&](const char* name, const auto& term) {
+        INFO(std::string(name));
+        const outcome<float> clean = random_batch::evaluate(packs{}, term, a, a.shape());
+        for (const float poison : random_batch::poisons<float>()) {
+            const arrays<float> b = random_batch::poisoned(a, poison);
+            CHECK(std::string(random_batch::leak(clean, random_batch::evaluate(packs{}, term, b, b.shape()), a)) == "");
+        }
+    });
+}
+
+TEST_CASE("e^x - 1 - x and e^x - 1 of a device's packs are those of double") {
+    using pack = grpo::float_pack<4>;
+    double worst_remainder = 0, worst = 0;
+    for (float x = -110.5f; x < 88.7f; x += x > -1 && x < 1 ? 1.0f / 1024 : 1.0f / 128) {
+        const auto parts = grpo::math::exp_split(pack(x));
+        const double wide = static_cast<double>(x);
+        const double expm1 = std::expm1(wide);
+        const double remainder = std::abs(wide) < 1e-3 ? wide * wide * (0.5 + wide * (1.0 / 6 + wide / 24)) : expm1 - wide;
+        if (x == 0) continue;
+        worst = std::max(worst, std::abs(static_cast<double>(parts.expm1.v[1]) / expm1 - 1));
+        worst_remainder = std::max(worst_remainder, std::abs(static_cast<double>(parts.remainder.v[2]) / remainder - 1));
+    }
+    CHECK(worst < 2.5e-7);
+    CHECK(worst_remainder < 1e-6);
+    CHECK(grpo::math::exp_split(pack(0.0f)).remainder.v[0] == 0);
+    CHECK(std::isinf(grpo::math::exp_split(pack(1e30f)).expm1.v[3]));
+    CHECK(grpo::math::exp_split(pack(-1e30f)).expm1.v[3] == -1);
+    CHECK(std::isnan(grpo::math::exp_split(pack(NAN)).expm1.v[0]));
+}
+
 TEST_CASE("metrics on a block of lanes are serial's") {
     const arrays<double> a = random_batch::make<double>(lengths, 5);
     const outcome<double> serial = random_batch::diagnose(grpo::serial{}, grpo::clipped{}, a, a.shape());
@@ -66,6 +129,9 @@ TEST_CASE("R1.16 the first non-finite token is found by whichever lane has it") 
         const outcome<float> block = random_batch::evaluate(lanes<8>{}, grpo::gspo{}, a, a.shape(), over, policy);
         CHECK(block.result.nonfinite == 2);
         CHECK(block.result.first_nonfinite == 11);
+        const outcome<float> packs = random_batch::evaluate(lanes<4, grpo::detail::token_pack>{}, grpo::gspo{}, a, a.shape(), over, policy);
+        CHECK(packs.result.nonfinite == 2);
+        CHECK(packs.result.first_nonfinite == 11);
         if (policy == grpo::nonfinite::skip) {
             CHECK(close(block.loss(), serial.loss(), 1e-6));
             CHECK(difference(block.d_logp, serial.d_logp, 1e-6) == "");

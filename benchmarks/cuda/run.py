@@ -43,7 +43,9 @@ class Library:
     def __init__(self, path: pathlib.Path):
         self.c = ctypes.CDLL(str(path))
         self.c.grpo_last_error.restype = ctypes.c_char_p
-        self.c.grpo_workspace_bytes.restype = ctypes.c_longlong
+        self.c.grpo_open.restype = ctypes.c_void_p
+        for name in ("grpo_workspace_bytes", "grpo_result_bytes", "grpo_hidden_workspace_bytes"):
+            getattr(self.c, name).restype = ctypes.c_longlong
         self.workspace: Optional[torch.Tensor] = None
 
     def has(self, name: str) -> bool:
@@ -55,10 +57,15 @@ class Library:
             self.workspace = torch.empty(count, dtype=torch.uint8, device="cuda")
         return self.workspace
 
-    def prepare(self, name: str, bytes_needed: int, *arguments) -> Callable[[], None]:
-        """A call with everything converted before it is timed."""
+    def new_loss(self) -> torch.Tensor:
+        """Room for a loss_result, which begins with the sum."""
+        return torch.zeros(self.c.grpo_result_bytes() // 8, dtype=torch.float64, device="cuda")
+
+    def prepare(self, name: str, bytes_needed: int, rows: int, *arguments) -> Callable[[], None]:
+        """A call with everything converted before it is timed, and an executor for each stream that it is called on."""
         workspace = self.room(bytes_needed)[:bytes_needed]
-        converted = [None, ctypes.c_void_p(workspace.data_ptr()), ctypes.c_longlong(workspace.numel())]
+        places: dict[int, ctypes.c_void_p] = {}
+        converted = [None]
         for a in arguments:
             if a is None or isinstance(a, torch.Tensor):
                 converted.append(ctypes.c_void_p(None if a is None else a.data_ptr()))
@@ -69,7 +76,14 @@ class Library:
         function = getattr(self.c, name)
 
         def call() -> None:
-            converted[0] = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+            stream = torch.cuda.current_stream().cuda_stream
+            if stream not in places:
+                place = self.c.grpo_open(ctypes.c_void_p(stream), ctypes.c_void_p(workspace.data_ptr()),
+                                         ctypes.c_longlong(workspace.numel()), ctypes.c_longlong(rows))
+                if place is None:
+                    raise RuntimeError(self.c.grpo_last_error().decode())
+                places[stream] = ctypes.c_void_p(place)
+            converted[0] = places[stream]
             if function(*converted) != 0:
                 raise RuntimeError(self.c.grpo_last_error().decode())
 
@@ -81,33 +95,33 @@ class Library:
 
     def token_logp(self, b: baselines.Batch, logp: torch.Tensor):
         n, v = b.logits.shape
-        return self.prepare("grpo_token_logp", self.bytes_for(n, v), b.logits, b.target, n, v, logp, None)
+        return self.prepare("grpo_token_logp", self.bytes_for(n, v), 1, b.logits, b.target, n, v, logp, None)
 
     def evaluate_logits(self, b: baselines.Batch, gradient: torch.Tensor, loss: torch.Tensor, sequence_level: bool):
         (sequences, length), v = b.shape, b.logits.shape[1]
-        return self.prepare("grpo_evaluate_logits", self.bytes_for(sequences * length, v), int(sequence_level), b.logits, b.target,
-                            b.mask, b.logp_old, b.logp_ref, b.advantage, sequences, length, v, gradient, loss)
+        return self.prepare("grpo_evaluate_logits", self.bytes_for(sequences * length, v), sequences, int(sequence_level), b.logits,
+                            b.target, b.mask, b.logp_old, b.logp_ref, b.advantage, sequences, length, v, gradient, loss)
 
     def token_loss(self, logp, b, d_logp, loss):
         sequences, length = b.shape
-        return self.prepare("grpo_token_loss", self.bytes_for(sequences * length, 1), logp, b.logp_old, b.logp_ref, b.mask,
-                            b.advantage, sequences, length, d_logp, loss)
+        return self.prepare("grpo_token_loss", self.bytes_for(sequences * length, 1), sequences, logp, b.logp_old, b.logp_ref,
+                            b.mask, b.advantage, sequences, length, d_logp, loss)
 
     def gae(self, reward, value, gamma, lam, advantage, returns):
         sequences, length = reward.shape
-        return self.prepare("grpo_gae", self.bytes_for(sequences, 1), reward, value, sequences, length, gamma, lam, advantage, returns)
+        return self.prepare("grpo_gae", self.bytes_for(sequences, 1), sequences, reward, value, sequences, length, gamma, lam,
+                            advantage, returns)
 
     def group_normalise(self, reward, advantage):
         groups, size = reward.shape
-        return self.prepare("grpo_group_normalise", self.bytes_for(1024, 1), reward, groups, size, advantage)
+        return self.prepare("grpo_group_normalise", self.bytes_for(1024, 1), 1, reward, groups, size, advantage)
 
-    def evaluate_hidden(self, hidden, weight, b, chunk, d_hidden, d_weight, loss):
+    def evaluate_hidden(self, hidden, weight, b, chunk, d_hidden, d_weight, loss, rounded: bool):
         (n, h), v = hidden.shape, weight.shape[0]
         sequences, length = b.shape
-        self.c.grpo_hidden_workspace_bytes.restype = ctypes.c_longlong
-        count = self.c.grpo_hidden_workspace_bytes(*[ctypes.c_longlong(x) for x in (n, h, v, chunk)])
-        return self.prepare("grpo_evaluate_hidden", count, hidden, weight, b.target, b.mask, b.logp_old, b.logp_ref, b.advantage,
-                            sequences, length, h, v, d_hidden, d_weight, loss)
+        count = self.c.grpo_hidden_workspace_bytes(int(rounded), *[ctypes.c_longlong(x) for x in (n, h, v, chunk)])
+        return self.prepare("grpo_evaluate_hidden", count, n, int(rounded), hidden, weight, b.target, b.mask, b.logp_old, b.logp_ref,
+                            b.advantage, sequences, length, h, v, d_hidden, d_weight, loss)
 
 
 def captured(call: Callable[[], None], calls: int) -> Callable[[], None]:
@@ -120,7 +134,7 @@ def captured(call: Callable[[], None], calls: int) -> Callable[[], None]:
     torch.cuda.current_stream().wait_stream(side)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
         for _ in range(calls):
             call()
     return graph.replay
@@ -217,7 +231,7 @@ class Bench:
         b = baselines.make_batch(8, n // 8, v, "cuda")
         size = f"{n} x {v}"
         once = self.bytes_floor(2.0 * n * v)
-        loss = torch.zeros((), dtype=torch.float64, device="cuda")
+        loss = self.ours.new_loss()
         if self.wants("K1"):
             logp = torch.empty(n, device="cuda")
             variants = {"grpo": self.ours.token_logp(b, logp)}
@@ -276,12 +290,11 @@ class Bench:
             times.update(median_times({name: run}, rounds=3))
             memory[name] = (torch.cuda.max_memory_allocated() - before) / 2**30
 
-        def ours() -> Callable[[], None]:
+        def ours(rounded: bool) -> Callable[[], None]:
             self.ours.workspace = None
             d_hidden = torch.empty(n, h, device="cuda")
             d_weight = torch.empty(v, h, device="cuda")
-            loss = torch.zeros((), dtype=torch.float64, device="cuda")
-            return self.ours.evaluate_hidden(hidden, weight, b, chunk, d_hidden, d_weight, loss)
+            return self.ours.evaluate_hidden(hidden, weight, b, chunk, d_hidden, d_weight, self.ours.new_loss(), rounded)
 
         def eager() -> Callable[[], None]:
             x, w = hidden.detach().requires_grad_(), weight.detach().requires_grad_()
@@ -292,19 +305,24 @@ class Bench:
 
             return run
 
-        time_one("grpo", ours)
-        self.ours.workspace = None
+        size, floor = f"{n} x {h} x {v}", 6.0 * n * h * v / self.rate * 1e3
+        time_one("grpo", lambda: ours(True))  # logits of bfloat16, as in the others
         if compare:
+            self.ours.workspace = None
             time_one("eager", eager)
             time_one("liger", lambda: baselines.liger_fused_linear(hidden, weight, b, 1))
-        self.add(Row("K3 hidden to loss", f"{n} x {h} x {v}", 6.0 * n * h * v / self.rate * 1e3, times, memory))
+        self.add(Row("K3 hidden to loss", size, floor, dict(times), dict(memory)))
+        times.clear(), memory.clear()
+        time_one("grpo", lambda: ours(False))
+        self.ours.workspace = None
+        self.add(Row("K3, logits in float", size, floor, times, memory))
 
     def token_row(self) -> None:
         if not self.wants("tokens"):
             return
         b = baselines.make_batch(32, 32768, 2, "cuda")
         logp = (b.logp_old + 0.1).detach()
-        d_logp, loss = torch.empty_like(logp), torch.zeros((), dtype=torch.float64, device="cuda")
+        d_logp, loss = torch.empty_like(logp), self.ours.new_loss()
         x = logp.clone().requires_grad_()
 
         def autograd(loss_of) -> Callable[[], None]:
@@ -355,7 +373,7 @@ def check(library: Library) -> None:
         if not torch.equal(first, out):
             failures.append(f"{name}: two runs differ")
 
-    loss = torch.zeros((), dtype=torch.float64, device="cuda")
+    loss = library.new_loss()
     for sequences, length, v in [(4, 16, 5003), (2, 8, 128256), (2, 300, 151936)]:
         b = baselines.make_batch(sequences, length, v, "cuda", active=0.9)
         name = f"{sequences * length} x {v}"
@@ -370,7 +388,7 @@ def check(library: Library) -> None:
             expected.backward()
             gradient = torch.empty_like(b.logits)
             twice(f"K2 {name} {level}", library.evaluate_logits(b, gradient, loss, level), gradient)
-            expect(f"K2 loss {name} {level}", loss, expected.detach(), 1e-5)
+            expect(f"K2 loss {name} {level}", loss[0] / b.mask.numel(), expected.detach(), 1e-5)
             expect(f"K2 gradient {name} {level}", gradient, z.grad, 1 / 256)
             place = baselines.Batch(b.logits.clone(), b.target, b.mask, b.logp_old, b.logp_ref, b.advantage)
             library.evaluate_logits(place, place.logits, loss, level)()
@@ -387,12 +405,12 @@ def check(library: Library) -> None:
 def check_tokens(library: Library, expect, twice) -> None:
     b = baselines.make_batch(8, 1000, 2, "cuda", active=0.9)
     logp = (b.logp_old + 0.3 * torch.randn_like(b.logp_old)).requires_grad_()
-    d_logp, loss = torch.empty_like(logp), torch.zeros((), dtype=torch.float64, device="cuda")
+    d_logp, loss = torch.empty_like(logp), library.new_loss()
     twice("tokens", library.token_loss(logp.detach(), b, d_logp, loss), d_logp)
     wide = logp.detach().double().requires_grad_()
     expected = baselines.clipped_loss(wide, b.logp_old.double(), b.logp_ref.double(), b.mask, b.advantage.double())
     expected.backward()
-    expect("token loss", loss, expected.detach(), 1e-6)
+    expect("token loss", loss[0] / logp.numel(), expected.detach(), 1e-6)
     expect("token gradient", d_logp, wide.grad, 1e-6)
     reward, value = torch.randn(2, 16, 700, device="cuda")
     advantage, returns = torch.empty(2, 16, 700, device="cuda")
@@ -412,14 +430,16 @@ def check_hidden(library: Library, expect) -> None:
     hidden = torch.randn(n, h, device="cuda", dtype=torch.bfloat16)
     weight = torch.randn(v, h, device="cuda", dtype=torch.bfloat16) * h**-0.5
     d_hidden, d_weight = torch.empty(n, h, device="cuda"), torch.empty(v, h, device="cuda")
-    loss = torch.zeros((), dtype=torch.float64, device="cuda")
-    library.evaluate_hidden(hidden, weight, b, 40, d_hidden, d_weight, loss)()
+    loss = library.new_loss()
     x, w = hidden.double().requires_grad_(), weight.double().requires_grad_()
     expected = baselines.loss_of_logits(x @ w.T, b)
     expected.backward()
-    expect("K3 loss", loss, expected.detach(), 2e-2)
-    expect("K3 d_hidden", d_hidden, x.grad, 2e-2)
-    expect("K3 d_weight", d_weight, w.grad, 2e-2)
+    for rounded in (False, True):
+        library.evaluate_hidden(hidden, weight, b, 40, d_hidden, d_weight, loss, rounded)()
+        name = "K3, logits of bfloat16," if rounded else "K3"
+        expect(f"{name} loss", loss[0] / n, expected.detach(), 2e-2)
+        expect(f"{name} d_hidden", d_hidden, x.grad, 2e-2)
+        expect(f"{name} d_weight", d_weight, w.grad, 2e-2)
 
 
 def driver() -> str:

@@ -52,6 +52,12 @@ GRPO_HD void add_where(A& total, const mask_t<V>& mask, const V& x) {
         total = total + A(math::select<V>(mask, x, V(constant<V>(0))));
     }
 }
+// The greater of a number and the lanes of x; lane by lane if the number is a pack itself.
+template <class V, class A>
+GRPO_HD void raise(A& top, const V& x) {
+    if constexpr (requires { A(x); }) top = math::max(top, A(x));
+    else top = math::max(top, A(lane_max(x)));
+}
 }  // namespace detail
 
 // A number below every one we meet, and finite (an identity of max that survives -ffast-math).

@@ -46,13 +46,35 @@ struct outcome {
     std::vector<float> hidden, weight, bias;
 };
 
-template <class Exec, class Gemm, class Loss, class T>
+// Products of the CPU, for logits of any type.
+struct any_gemm {
+    template <class T, class C>
+    void multiply(std::int64_t m, std::int64_t n, std::int64_t k, grpo::operand<T> a, grpo::operand<T> b, grpo::gemm_scale<C> beta,
+                  C* c, std::int64_t stride) const {
+        if constexpr (sizeof(C) > 2) {
+            grpo::plain_gemm{}.multiply(m, n, k, a, b, beta, c, stride);
+        } else {
+            REQUIRE(beta == 0);
+            std::vector<float> wide(static_cast<std::size_t>(m * n));
+            grpo::plain_gemm{}.multiply(m, n, k, a, b, 0, wide.data(), n);
+            for (std::int64_t i = 0; i < m * n; ++i) c[i / n * stride + i % n] = C(wide[static_cast<std::size_t>(i)]);
+        }
+    }
+};
+
+enum class logits { wide, rounded };
+
+template <logits Kept = logits::wide, class Exec, class Gemm, class Loss, class T>
 outcome evaluate(const Exec& exec, const Gemm& gemm, const Loss& loss, const world<T>& w, std::int64_t chunk) {
     outcome o;
     o.hidden.assign(w.hidden.size(), 9.0f);
     o.weight.assign(w.weight.size(), 0.5f);
     o.bias.assign(static_cast<std::size_t>(w.vocabulary), 0.5f);
-    const auto head = grpo::linear(w.hidden, w.weight, w.tokens, w.vocabulary, w.width);
+    const auto plain = grpo::linear(w.hidden, w.weight, w.tokens, w.vocabulary, w.width);
+    const auto head = [&] {
+        if constexpr (Kept == logits::rounded) return grpo::rounded_logits(plain);
+        else return plain;
+    }();
     std::vector<std::byte> memory(static_cast<std::size_t>(grpo::evaluate_hidden_workspace(exec.size(), head, chunk)));
     const double n = loss.over.denominator(grpo::count(w.a.shape()));
     o.loss = random_batch::arrived(grpo::evaluate_hidden(
@@ -78,7 +100,7 @@ std::string apart(const std::vector<float>& got, const std::vector<float>& expec
     return "";
 }
 
-template <class T, class Loss>
+template <class T, logits Kept = logits::wide, class Loss>
 void check(const Loss& loss, double tolerance) {
     const on_device::session device;
     cublasHandle_t handle = nullptr;
@@ -87,15 +109,15 @@ void check(const Loss& loss, double tolerance) {
     const grpo::cublas_gemm gemm(handle);
     {
         const world<T> w;
-        const outcome host = evaluate(grpo::serial{}, grpo::plain_gemm{}, loss, w, 41);
+        const outcome host = evaluate<Kept>(grpo::serial{}, any_gemm{}, loss, w, 41);
         for (const std::int64_t chunk : {41, 16, 7}) {
             INFO("chunk " << chunk);
-            const outcome got = evaluate(device.gpu(), gemm, loss, w, chunk);
+            const outcome got = evaluate<Kept>(device.gpu(), gemm, loss, w, chunk);
             CHECK(std::abs(got.loss - host.loss) <= tolerance * std::fmax(1.0, std::abs(host.loss)));
             CHECK(apart(got.hidden, host.hidden, tolerance) == "");
             CHECK(apart(got.weight, host.weight, tolerance) == "");
             CHECK(apart(got.bias, host.bias, tolerance) == "");
-            const outcome again = evaluate(device.gpu(), gemm, loss, w, chunk);
+            const outcome again = evaluate<Kept>(device.gpu(), gemm, loss, w, chunk);
             CHECK(again.loss == got.loss);
             CHECK(random_batch::same_bits(again.hidden, got.hidden));
             CHECK(random_batch::same_bits(again.weight, got.weight));
@@ -117,6 +139,19 @@ TEST_CASE("K3 from bfloat16, in two sweeps") {
 }
 TEST_CASE("K3 from bfloat16") {
     check<grpo::bfloat16>(grpo::objective{grpo::clipped{} + 0.04 * grpo::kl{}, grpo::aggregation::token_mean()}, 1.0 / 64);
+}
+TEST_CASE("K3 from 16 bits, logits of 16 bits") {
+    const grpo::objective loss{grpo::clipped{} + 0.04 * grpo::kl{}, grpo::aggregation::token_mean()};
+    check<grpo::bfloat16, logits::rounded>(loss, 1.0 / 64);
+    check<grpo::float16, logits::rounded>(loss, 1.0 / 512);
+
+    // Rounding shows, and each token of a chunk takes a row less of floats.
+    const world<grpo::bfloat16> w;
+    CHECK(evaluate<logits::rounded>(grpo::serial{}, any_gemm{}, loss, w, 7).loss != evaluate(grpo::serial{}, any_gemm{}, loss, w, 7).loss);
+    const auto head = grpo::linear(w.hidden, w.weight, w.tokens, w.vocabulary, w.width);
+    const auto bytes = [](const auto& of, std::int64_t chunk) { return grpo::evaluate_hidden_workspace(1, of, chunk); };
+    const std::int64_t row = 208;  // 203 in whole sixteens
+    CHECK(bytes(head, 9) - bytes(head, 8) - (bytes(grpo::rounded_logits(head), 9) - bytes(grpo::rounded_logits(head), 8)) == 4 * row);
 }
 
 }  // namespace

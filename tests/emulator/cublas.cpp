@@ -1,25 +1,27 @@
-// The functions of cuBLAS that tests/cuda calls: plain loops over the host's memory, summed in the type of the result.
+// The functions of cuBLAS that tests/cuda calls: plain loops over the host's memory, summed in the type of the result, or in float if that is
+// of 16 bits.
 #include <cstdint>
 #include <type_traits>
 
 #include <cublas_v2.h>
 
+#include <grpo/head/gemm.hpp>
 #include <grpo/storage.hpp>
 
 namespace {
 
 // Column by column, as cuBLAS counts: c[i, j] = alpha Σ_l a[i, l] b[l, j] + beta c[i, j].
-template <class T, class C>
-void product(bool turn_a, bool turn_b, int m, int n, int k, C alpha, const T* a, std::int64_t lda, const T* b, std::int64_t ldb,
-             C beta, C* c, std::int64_t ldc) {
+template <class T, class C, class S>
+void product(bool turn_a, bool turn_b, int m, int n, int k, S alpha, const T* a, std::int64_t lda, const T* b, std::int64_t ldb,
+             S beta, C* c, std::int64_t ldc) {
     for (std::int64_t j = 0; j < n; ++j) {
         for (std::int64_t i = 0; i < m; ++i) {
-            C sum = 0;
+            S sum = 0;
             for (std::int64_t l = 0; l < k; ++l) {
-                sum += static_cast<C>(a[turn_a ? l + i * lda : i + l * lda]) * static_cast<C>(b[turn_b ? j + l * ldb : l + j * ldb]);
+                sum += static_cast<S>(a[turn_a ? l + i * lda : i + l * lda]) * static_cast<S>(b[turn_b ? j + l * ldb : l + j * ldb]);
             }
             C& to = c[i + j * ldc];
-            to = beta == 0 ? alpha * sum : alpha * sum + beta * to;
+            to = static_cast<C>(beta == 0 ? alpha * sum : alpha * sum + beta * static_cast<S>(to));
         }
     }
 }
@@ -45,17 +47,22 @@ cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t turn_a, cublasOper
                             void* c, cudaDataType of_c, int ldc, cublasComputeType_t, cublasGemmAlgo_t) {
     if (of_a != of_b) return CUBLAS_STATUS_NOT_SUPPORTED;
     const auto run = [&]<class T, class C>(const T*, C*) {
-        product(turn_a == CUBLAS_OP_T, turn_b == CUBLAS_OP_T, m, n, k, *static_cast<const C*>(alpha), static_cast<const T*>(a), lda,
-                static_cast<const T*>(b), ldb, *static_cast<const C*>(beta), static_cast<C*>(c), ldc);
+        using S = grpo::gemm_scale<C>;
+        product(turn_a == CUBLAS_OP_T, turn_b == CUBLAS_OP_T, m, n, k, *static_cast<const S*>(alpha), static_cast<const T*>(a), lda,
+                static_cast<const T*>(b), ldb, *static_cast<const S*>(beta), static_cast<C*>(c), ldc);
         return CUBLAS_STATUS_SUCCESS;
     };
     float* const single = nullptr;
     double* const twice = nullptr;
+    grpo::bfloat16* const brain = nullptr;
+    grpo::float16* const narrow = nullptr;
     if (of_a == CUDA_R_64F && of_c == CUDA_R_64F) return run(twice, twice);
+    if (of_a == CUDA_R_16BF && of_c == CUDA_R_16BF) return run(brain, brain);
+    if (of_a == CUDA_R_16F && of_c == CUDA_R_16F) return run(narrow, narrow);
     if (of_c != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (of_a == CUDA_R_32F) return run(single, single);
-    if (of_a == CUDA_R_16BF) return run(static_cast<const grpo::bfloat16*>(nullptr), single);
-    if (of_a == CUDA_R_16F) return run(static_cast<const grpo::float16*>(nullptr), single);
+    if (of_a == CUDA_R_16BF) return run(brain, single);
+    if (of_a == CUDA_R_16F) return run(narrow, single);
     return CUBLAS_STATUS_NOT_SUPPORTED;
 }
 

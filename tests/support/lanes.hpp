@@ -40,7 +40,7 @@ struct block {
 }  // namespace lanes_detail
 
 // A team of N lanes (a power of two). Lane k takes the positions k, k + N, ... of a row; scans run in blocks of N from
-// the end, lane 0 at the latest position. Width: floats of rows of logits that a lane computes on, as a device's does.
+// the end, lane 0 at the latest position. Width: neighbouring floats that a lane computes on, as a device's does.
 template <int N, int Width = 1>
 class lanes_team {
 public:
@@ -59,17 +59,18 @@ public:
     template <class Monoid, class V, class F>
     auto fold(std::int64_t begin, std::int64_t end, F&& f) const {
         typename Monoid::template state<double> mine;
-        for (std::int64_t i = begin + lane_; i < end; i += N) f(mine, grpo::cursor<V>{i});
+        each<V>(begin, end, [&](const grpo::cursor<V>& at) { f(mine, at); });
         return tree<Monoid>(mine);
     }
     template <class Monoid, class V, class Active, class Skipped, class F>
     auto fold(std::int64_t begin, std::int64_t end, Active&& active, Skipped&& skipped, F&& f) const {
+        using grpo::detail::any;
         typename Monoid::template state<double> mine;
-        for (std::int64_t i = begin + lane_; i < end; i += N) {
-            const grpo::cursor<V> at{i};
-            if (active(at)) f(mine, at, true);
+        each<V>(begin, end, [&](const grpo::cursor<V>& at) {
+            const grpo::mask_t<V> counts = active(at);
+            if (any(counts)) f(mine, at, counts);
             else skipped(at);
-        }
+        });
         return tree<Monoid>(mine);
     }
 
@@ -80,7 +81,8 @@ public:
 
     template <class V, class F>
     void each(std::int64_t begin, std::int64_t end, F&& f) const {
-        for (std::int64_t i = begin + lane_; i < end; i += N) f(grpo::cursor<V>{i});
+        const grpo::detail::dealt_packs<V> packs(begin, end);
+        for (std::int64_t i = packs.start + lane_ * packs.width; i < end; i += N * packs.width) f(packs.at(i));
     }
 
     template <class V, class F, class G>
@@ -205,9 +207,9 @@ private:
     int lane_;
 };
 
-template <int N>
+template <int N, int Width = 1>
 struct lanes {
-    using team = lanes_team<N>;
+    using team = lanes_team<N, Width>;
 
     static constexpr int size() { return 1; }
 

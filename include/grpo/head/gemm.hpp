@@ -27,11 +27,15 @@ struct operand {
 template <class T>
 operand(const T*, std::int64_t, bool = false) -> operand<T>;
 
+// What beta is given in: float where c is of 16 bits.
+template <class C>
+using gemm_scale = std::conditional_t<sizeof(C) == 2, float, C>;
+
 // A policy that multiplies A by B into C: c[m,n] = beta c + a[m,k] b[k,n], row i of c at c + i stride_c. With beta 0 c
 // is written without being read (it may hold NaN), also where k is 0. c overlaps neither operand. multiply() is const,
 // and may be called from several threads at once, each with a c of its own.
 template <class G, class A, class B, class C>
-concept multiplies = requires(const G& policy, std::int64_t size, operand<A> a, operand<B> b, C beta, C* c) {
+concept multiplies = requires(const G& policy, std::int64_t size, operand<A> a, operand<B> b, gemm_scale<C> beta, C* c) {
     policy.multiply(size, size, size, a, b, beta, c, size);
 };
 

@@ -19,9 +19,11 @@
 
 namespace grpo::inline v0 {
 
-// A linear head over hidden states: hidden [tokens, width], weight [vocabulary, width], both row-major and dense.
-template <class T>
+// A linear head over hidden states: hidden [tokens, width], weight [vocabulary, width], both row-major and dense. L: what the
+// logits of a chunk are kept in; see rounded_logits().
+template <class T, class L = detail::head_compute<T>>
 struct linear_view {
+    static_assert(std::is_same_v<L, detail::head_compute<T>> || std::is_same_v<L, T>);
     view<const T> hidden;
     view<const T> weight;
     std::int64_t tokens = 0;
@@ -46,6 +48,14 @@ auto linear(const Hidden& hidden, const Weight& weight, std::int64_t tokens, std
     return linear_view<T>{{states.data(), states.size()}, {entries.data(), entries.size()}, tokens, vocabulary, width};
 }
 
+// The same head with logits in the type of its inputs, as frameworks compute them in 16 bits: half the memory of a chunk, and
+// half as much to move. A logit is then rounded (by 2^-9 of itself in bfloat16, 2^-12 in float16), which shows in logp: 0.03 for
+// a logit of 16 in bfloat16. For a GEMM policy that writes that type: cublas_gemm.
+template <class T>
+linear_view<T, T> rounded_logits(const linear_view<T>& head) {
+    return {head.hidden, head.weight, head.tokens, head.vocabulary, head.width};
+}
+
 // Where the gradients of a linear head go; an empty view: not wanted. G: float, or double for double.
 template <class G>
 struct linear_gradients {
@@ -63,15 +73,13 @@ inline std::int64_t whole_lines(std::int64_t bytes) { return (bytes + 63) / 64 *
 
 // Bytes that one token of a chunk takes: logits, their gradient where that is of another type, the reference's logits,
 // its hidden states gathered, and their gradient.
-template <class T>
+template <class T, class L>
 std::int64_t bytes_of_a_token(std::int64_t vocabulary, std::int64_t width, std::int64_t reference_width) {
-    using L = head_compute<T>;
-    const auto size = static_cast<std::int64_t>(sizeof(L));
-    const std::int64_t row = padded_columns(vocabulary) * size;
+    const std::int64_t row = padded_columns(vocabulary) * static_cast<std::int64_t>(sizeof(L));
     const std::int64_t narrow = std::is_same_v<T, L> ? 0 : padded_columns(vocabulary) * static_cast<std::int64_t>(sizeof(T));
     // The reference's states may be of any type, double at most.
     const auto hidden = static_cast<std::int64_t>(sizeof(T)) * width + 8 * reference_width;
-    return row + narrow + (reference_width > 0 ? row : 0) + hidden + width * size;
+    return row + narrow + (reference_width > 0 ? row : 0) + hidden + width * static_cast<std::int64_t>(sizeof(head_compute<T>));
 }
 
 // c[m,n] = beta c + a b in pieces that do not depend on who computes them: the same bits for any number of threads.
@@ -81,7 +89,7 @@ struct product_pieces {
     std::int64_t m, n, k;
     operand<A> a;
     operand<B> b;
-    C beta;
+    gemm_scale<C> beta;
     C* c;
     std::int64_t stride;
     bool by_rows;
@@ -125,13 +133,12 @@ struct bias_columns {
 };
 
 // Hidden states as a source of logits, chunk by chunk.
-template <class Exec, class Gemm, class Uses, class T, class R, class C>
+template <class Exec, class Gemm, class Uses, class T, class L, class R, class C>
 struct linear_source {
-    using L = head_compute<T>;
-    using G = L;
+    using G = head_compute<T>;
     const Exec& exec;
     const Gemm& gemm;
-    const linear_view<T>& in;
+    const linear_view<T, L>& in;
     const linear_view<R>& reference;
     const linear_gradients<G>& gradients;
     Uses uses;
@@ -175,7 +182,7 @@ struct linear_source {
         T* d_logits = nullptr;
         if constexpr (std::is_same_v<T, L>) d_logits = logits;
         else d_logits = take(d_logits, chunk * stride);
-        L* const d_hidden = take(static_cast<L*>(nullptr), chunk * in.width);
+        G* const d_hidden = take(static_cast<G*>(nullptr), chunk * in.width);
         T* const gathered = take(static_cast<T*>(nullptr), chunk * in.width);
         L* const logits_ref = reference.width > 0 ? take(static_cast<L*>(nullptr), chunk * stride) : nullptr;
         R* const gathered_ref = take(static_cast<R*>(nullptr), chunk * reference.width);
@@ -214,8 +221,8 @@ private:
         }
     }
     // The hidden states of the tokens at n positions, where they lie or one after another.
-    template <class X>
-    const X* rows_of_chunk(const linear_view<X>& from, std::int64_t first, std::int64_t n, X* gathered) const {
+    template <class X, class Y>
+    const X* rows_of_chunk(const linear_view<X, Y>& from, std::int64_t first, std::int64_t n, X* gathered) const {
         if constexpr (!on_host<Exec>) {
             const X* const source = from.hidden.data() + first * from.width;
             exec.teams(n, rows_that_count<X, Uses>{source, gathered, n, from.width, first, uses, true});
@@ -229,25 +236,25 @@ private:
         }
         return gathered;
     }
-    template <class X>
-    void forward(const linear_view<X>& from, const X* hidden, std::int64_t n, L* logits, std::int64_t stride) const {
+    template <class X, class Y>
+    void forward(const linear_view<X, Y>& from, const X* hidden, std::int64_t n, L* logits, std::int64_t stride) const {
         product_pieces<Gemm, X, X, L>{gemm,   n, from.vocabulary, from.width, {hidden, from.width, false},
-                                      {from.weight.data(), from.width, true}, L(0), logits, stride, false,
+                                      {from.weight.data(), from.width, true}, 0, logits, stride, false,
                                       columns_of_a_piece}.run(exec);
     }
-    void backward(const T* hidden, std::int64_t first, std::int64_t n, T* d_logits, std::int64_t stride, L* d_hidden) const {
+    void backward(const T* hidden, std::int64_t first, std::int64_t n, T* d_logits, std::int64_t stride, G* d_hidden) const {
         if constexpr (!on_host<Exec>) {
             exec.teams(n, rows_outside<T, Uses>{d_logits, n, in.vocabulary, stride, first, uses});
         }
         if (gradients.hidden.data() != nullptr) {
-            L* const to = place_of_chunk(first, n, d_hidden);
-            product_pieces<Gemm, T, T, L>{gemm, n, in.width, in.vocabulary, {d_logits, stride, false},
-                                          {in.weight.data(), in.width, false}, L(0), to, in.width, false, 512}.run(exec);
+            G* const to = place_of_chunk(first, n, d_hidden);
+            product_pieces<Gemm, T, T, G>{gemm, n, in.width, in.vocabulary, {d_logits, stride, false},
+                                          {in.weight.data(), in.width, false}, 0, to, in.width, false, 512}.run(exec);
             if (to == d_hidden) spread_rows(d_hidden, first, n);
         }
         if (gradients.weight.data() != nullptr) {
-            product_pieces<Gemm, T, T, L>{gemm, in.vocabulary, in.width, n, {d_logits, stride, true},
-                                          {hidden, in.width, false}, L(1), gradients.weight.data(), in.width, true,
+            product_pieces<Gemm, T, T, G>{gemm, in.vocabulary, in.width, n, {d_logits, stride, true},
+                                          {hidden, in.width, false}, 1, gradients.weight.data(), in.width, true,
                                           columns_of_a_piece}.run(exec);
         }
         if (gradients.bias.data() != nullptr) {
@@ -255,27 +262,27 @@ private:
         }
     }
     // Where the gradient of n tokens may be written as one matrix: among the others', or in memory of its own.
-    L* place_of_chunk(std::int64_t first, std::int64_t n, L* d_hidden) const {
+    G* place_of_chunk(std::int64_t first, std::int64_t n, G* d_hidden) const {
         if constexpr (on_host<Exec>) {
             if (adjacent(positions + first, n)) return gradients.hidden.data() + positions[first] * in.width;
         }
         return d_hidden;
     }
-    void spread_rows(const L* d_hidden, std::int64_t first, std::int64_t n) const {
+    void spread_rows(const G* d_hidden, std::int64_t first, std::int64_t n) const {
         if constexpr (!on_host<Exec>) {
-            L* const to = gradients.hidden.data() + first * in.width;
-            exec.teams(n, rows_that_count<L, Uses>{d_hidden, to, n, in.width, first, uses, false});
+            G* const to = gradients.hidden.data() + first * in.width;
+            exec.teams(n, rows_that_count<G, Uses>{d_hidden, to, n, in.width, first, uses, false});
         } else {
             for (std::int64_t i = 0; i < n; ++i) {
                 __builtin_memcpy(gradients.hidden.data() + positions[first + i] * in.width, d_hidden + i * in.width,
-                                 static_cast<std::size_t>(in.width) * sizeof(L));
+                                 static_cast<std::size_t>(in.width) * sizeof(G));
             }
         }
     }
 };
 
-template <class T, class G>
-problem check_linear_gradients(const char* function, const linear_view<T>& in, const linear_gradients<G>& out) {
+template <class T, class L, class G>
+problem check_linear_gradients(const char* function, const linear_view<T, L>& in, const linear_gradients<G>& out) {
     const auto given = [&](const char* argument, const view<G>& x, std::int64_t entries) {
         return x.data() == nullptr && x.size() == 0 ? problem{} : wrong_size(function, argument, x.size(), entries, "entries");
     };
@@ -288,11 +295,11 @@ problem check_linear_gradients(const char* function, const linear_view<T>& in, c
 
 // Bytes of the workspace with which evaluate_hidden() takes `chunk` tokens at a time. A product of 256 tokens or more keeps a
 // processor busy. reference_width: 0 without one.
-template <class T>
-std::int64_t evaluate_hidden_workspace(int workers, const linear_view<T>& in, std::int64_t chunk,
+template <class T, class L>
+std::int64_t evaluate_hidden_workspace(int workers, const linear_view<T, L>& in, std::int64_t chunk,
                                        std::int64_t reference_width = 0) {
     return evaluate_logits_workspace(workers, in.tokens, in.vocabulary) + 8 * in.tokens + 8 * 64 +
-           chunk * detail::bytes_of_a_token<T>(in.vocabulary, in.width, reference_width);
+           chunk * detail::bytes_of_a_token<T, L>(in.vocabulary, in.width, reference_width);
 }
 
 // Evaluates a loss from hidden states, and its gradients, in chunks of as many tokens as the workspace holds: three matrix
@@ -307,11 +314,12 @@ std::int64_t evaluate_hidden_workspace(int workers, const linear_view<T>& in, st
 //   reference    the linear head of π_ref, for losses with exact_kl; no gradient goes there
 //   the rest     as in evaluate_logits()
 //
-// Logits are computed and the softmax taken in float (double for double); d_logits have the type of the inputs.
+// Logits are computed and the softmax taken in float (double for double), from logits rounded once if in is rounded_logits();
+// d_logits have the type of the inputs.
 // Errors: as evaluate_logits(), before anything is written.
-template <class Exec, class Gemm, class Term, bool Diagnosed, class T, class Targets, class Batch, class R = T>
+template <class Exec, class Gemm, class Term, bool Diagnosed, class T, class L, class Targets, class Batch, class R = T>
 [[nodiscard]] detail::loss_target<Exec> evaluate_hidden(Exec&& exec, const Gemm& gemm, const objective<Term, Diagnosed>& loss,
-                                          const linear_view<T>& in, const Targets& targets, const head_options& options,
+                                          const linear_view<T, L>& in, const Targets& targets, const head_options& options,
                                           const Batch& b, double denominator,
                                           const linear_gradients<detail::head_compute<T>>& gradients,
                                           view<std::byte> workspace,
@@ -321,6 +329,9 @@ template <class Exec, class Gemm, class Term, bool Diagnosed, class T, class Tar
     static_assert(multiplies<Gemm, T, T, detail::head_compute<T>>,
                   "grpo: this GEMM policy does not multiply the type of the hidden states: 16-bit storage needs onednn_gemm "
                   "or plain_gemm");
+    static_assert(multiplies<Gemm, T, T, L> && multiplies<Gemm, R, R, L>,
+                  "grpo: this GEMM policy does not write logits of 16 bits: rounded_logits() needs cublas_gemm, and a reference "
+                  "of the same type");
     using C = detail::loss_compute<T, Batch>;
     const view ids(targets);
     detail::require(detail::first_of(in.validate(function), options.validate(function, in.vocabulary),
@@ -341,9 +352,9 @@ template <class Exec, class Gemm, class Term, bool Diagnosed, class T, class Tar
     detail::head_memory<C> memory(workspace, workers, in.tokens, in.vocabulary);
     memory.give(out);
     const std::int64_t rest = workspace.size() - evaluate_hidden_workspace(workers, in, 0, reference.width);
-    const std::int64_t chunk = rest / detail::bytes_of_a_token<T>(in.vocabulary, in.width, reference.width);
+    const std::int64_t chunk = rest / detail::bytes_of_a_token<T, L>(in.vocabulary, in.width, reference.width);
     using uses = detail::used_by_shape<std::remove_cvref_t<decltype(b.layout)>>;
-    const detail::linear_source<std::remove_cvref_t<Exec>, Gemm, uses, T, R, C> source{
+    const detail::linear_source<std::remove_cvref_t<Exec>, Gemm, uses, T, L, R, C> source{
         exec, gemm, in, reference, gradients, uses{b.layout}, memory.token,
         reinterpret_cast<std::int64_t*>(memory.end), chunk < in.tokens ? chunk : in.tokens,
         memory.end + detail::whole_lines(8 * in.tokens)};

@@ -28,7 +28,7 @@ GRPO_HD bool is_nonfinite(double x) {
 }
 template <class V>
     requires(scalar_traits<V>::lanes > 1)
-mask_t<V> is_nonfinite(const V& x) {
+GRPO_HD mask_t<V> is_nonfinite(const V& x) {
     return scalar_traits<V>::nonfinite(x);
 }
 
@@ -39,7 +39,7 @@ GRPO_HD bool is_nan(double x) {
 }
 template <class V>
     requires(scalar_traits<V>::lanes > 1)
-mask_t<V> is_nan(const V& x) {
+GRPO_HD mask_t<V> is_nan(const V& x) {
     const V zero(constant<V>(0));
     return both(is_nonfinite(x), negation(either(x < zero, zero < x)));
 }

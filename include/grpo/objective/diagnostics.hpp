@@ -68,7 +68,7 @@ struct observer {
         sum(k, math::select<V>(which, V(constant<V>(1)), V(constant<V>(0))));
     }
     GRPO_HD void maximum(int k, const V& x) const {
-        maxima[k] = math::max(maxima[k], A(math::select<V>(active, x, V(constant<V>(lowest)))));
+        raise(maxima[k], V(math::select<V>(active, x, V(constant<V>(lowest)))));
     }
     // ρ and its KL estimates from d = logp - logp_old.
     GRPO_HD void ratio(const V& d) const {

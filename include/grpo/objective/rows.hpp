@@ -107,6 +107,7 @@ struct loss_rows {
     static constexpr int sums = at_metrics + (Observed ? metric_sums : 0);
     static constexpr int maxima = Observed ? metric_maxima : 0;
     using tallies = tally<sums, maxima>;
+    static constexpr bool takes_packs = true;  // a device's lanes compute on several tokens at once
     using result = row_result<typename tallies::template state<double>>;
 
     Term term;

@@ -28,23 +28,24 @@ inline constexpr cudaDataType_t cuda_type = std::same_as<T, double>     ? CUDA_R
 
 }  // namespace detail
 
-// Operands of one type; bfloat16, float16 and float are summed in float, double in double. float operands are multiplied as
+// Operands of one type; bfloat16, float16 and float are summed in float, double in double, and written as such; 16-bit ones also
+// rounded to their own type. float operands are multiplied as
 // they are: `tensor_float` rounds them to TF32 first, several times as fast. Pointers are a device's; the product is enqueued
 // on the handle's stream. The same bits from run to run on the same device. Errors: negative sizes or ones over 2^31 - 1, a
 // stride below a row's length, null pointers, a status of cuBLAS other than success. O(m n k).
 struct cublas_gemm {
     explicit cublas_gemm(cublasHandle_t handle, bool tensor_float = false) : handle_(handle), tensor_float_(tensor_float) {}
 
-    template <detail::gemm_storage T, detail::gemm_compute C>
-        requires std::same_as<C, std::conditional_t<std::same_as<T, double>, double, float>>
-    void multiply(std::int64_t m, std::int64_t n, std::int64_t k, operand<T> a, operand<T> b, std::type_identity_t<C> beta, C* c,
-                  std::int64_t stride_c) const {
+    template <detail::gemm_storage T, detail::gemm_storage C>
+        requires(std::same_as<C, T> || (sizeof(T) == 2 && std::same_as<C, float>))
+    void multiply(std::int64_t m, std::int64_t n, std::int64_t k, operand<T> a, operand<T> b,
+                  std::type_identity_t<gemm_scale<C>> beta, C* c, std::int64_t stride_c) const {
         detail::require(detail::check_product("cublas_gemm", m, n, k, a, b, c, stride_c));
         detail::require(detail::first_of(fits("m", m), fits("n", n), fits("k", k), fits("a.stride", a.stride),
                                          fits("b.stride", b.stride), fits("stride_c", stride_c)));
         if (m == 0 || n == 0) return;
-        const C one = 1;
-        const C scale = beta;
+        const gemm_scale<C> one = 1;
+        const gemm_scale<C> scale = beta;
         // Rows as columns: cᵀ = bᵀ aᵀ.
         const cublasStatus_t status = cublasGemmEx(
             handle_, turned(b.transposed), turned(a.transposed), number(n), number(m), number(k), &one, b.data,

@@ -17,6 +17,7 @@
 
 #include <grpo/detail/config.hpp>
 #include <grpo/exec/cuda/pack.cuh>
+#include <grpo/exec/cuda/pack_exponent.cuh>
 #include <grpo/exec/cuda/plan.hpp>
 #include <grpo/exec/serial.hpp>
 #include <grpo/fold.hpp>

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(row_threads) walk_rows(const Body body, std::i
 template <bool Clusters, bool Ahead, class Body>
 __global__ void __launch_bounds__(long_row_threads, 512 / long_row_threads)
     walk_long_rows(const Body body, std::int64_t rows, team_shape shape) {
-    using team_type = device_team<8, Clusters, Ahead>;
+    using team_type = device_team<logit_pack, Clusters, Ahead>;
     __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);
     team_type team(shared, shape, place.block);
@@ -77,10 +77,16 @@ __device__ void add_results(const fold_memory<Result, Total>& to, std::int64_t r
     if (lane == 0) *to.total = totals[0];
 }
 
+template <class Body>
+consteval bool takes_packs() {
+    if constexpr (requires { Body::takes_packs; }) return Body::takes_packs;
+    return false;
+}
+
 template <class Body, class Result, class Total, class Add>
 __global__ void __launch_bounds__(row_threads, 512 / row_threads)
     fold_kernel(const Body body, std::int64_t rows, team_shape shape, fold_memory<Result, Total> to, Add add) {
-    using team_type = device_team<1, true>;
+    using team_type = device_team<takes_packs<Body>() ? token_pack : 1, true>;
     __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);
     team_type team(shared, shape, place.block);

@@ -1,14 +1,13 @@
-// Neighbouring floats that one lane of a device computes on: what a 16-byte access brings of 16-bit storage. A scalar like
-// any other (see scalar.hpp), and its exponential for a softmax.
+// Neighbouring floats that one lane of a device computes on, as many as a 16-byte access brings. A scalar like any other (see
+// scalar.hpp); its exponential for a softmax: pack_exponent.cuh.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
 #include <grpo/detail/config.hpp>
-#include <grpo/fold.hpp>
-#include <grpo/head/exponent.hpp>
 #include <grpo/scalar.hpp>
+#include <grpo/shape.hpp>
 #include <grpo/storage.hpp>
 
 namespace grpo::inline v0 {
@@ -19,6 +18,22 @@ struct float_pack {
 
     struct mask {
         bool b[N];
+
+        template <class F>
+        GRPO_HD static mask each(F&& f) {
+            mask m;
+            for (int k = 0; k < N; ++k) m.b[k] = f(k);
+            return m;
+        }
+        GRPO_HD friend mask operator&(const mask& m, const mask& n) {
+            return each([&](int k) { return m.b[k] && n.b[k]; });
+        }
+        GRPO_HD friend mask operator|(const mask& m, const mask& n) {
+            return each([&](int k) { return m.b[k] || n.b[k]; });
+        }
+        GRPO_HD friend mask operator!(const mask& m) {
+            return each([&](int k) { return !m.b[k]; });
+        }
         GRPO_HD friend bool any(const mask& m) {
             bool set = false;
             for (int k = 0; k < N; ++k) set = set || m.b[k];
@@ -27,10 +42,11 @@ struct float_pack {
     };
 
     float_pack() = default;
-    GRPO_HD explicit float_pack(float x) {
-        for (int k = 0; k < N; ++k) v[k] = x;
+    template <class T>
+        requires std::is_arithmetic_v<T>
+    GRPO_HD explicit float_pack(T x) {
+        for (int k = 0; k < N; ++k) v[k] = static_cast<float>(x);
     }
-    GRPO_HD explicit float_pack(double x) : float_pack(static_cast<float>(x)) {}
 
     template <class F>
     GRPO_HD static float_pack each(F&& f) {
@@ -54,23 +70,38 @@ struct float_pack {
         return each([&](int k) { return -a.v[k]; });
     }
     GRPO_HD friend mask operator<(const float_pack& a, const float_pack& b) {
-        mask m;
-        for (int k = 0; k < N; ++k) m.b[k] = a.v[k] < b.v[k];
-        return m;
+        return mask::each([&](int k) { return a.v[k] < b.v[k]; });
     }
     GRPO_HD friend mask operator<=(const float_pack& a, const float_pack& b) {
-        mask m;
-        for (int k = 0; k < N; ++k) m.b[k] = a.v[k] <= b.v[k];
-        return m;
+        return mask::each([&](int k) { return a.v[k] <= b.v[k]; });
+    }
+    GRPO_HD friend float_pack abs(const float_pack& a) {
+        return each([&](int k) { return ::fabsf(a.v[k]); });
+    }
+    GRPO_HD friend float_pack log(const float_pack& a) {
+        return each([&](int k) { return ::logf(a.v[k]); });
+    }
+    GRPO_HD friend float_pack log1p(const float_pack& a) {
+        return each([&](int k) { return ::log1pf(a.v[k]); });
+    }
+    GRPO_HD friend float_pack sqrt(const float_pack& a) {
+        return each([&](int k) { return ::sqrtf(a.v[k]); });
     }
 };
 
 namespace detail {
 
-// Eight neighbours of 16-bit storage, or four floats, in one access.
-struct alignas(16) sixteen_bytes {
-    std::uint32_t word[4];
+// What one access brings.
+template <int Words>
+struct alignas(4 * Words) access {
+    std::uint32_t word[Words];
 };
+using sixteen_bytes = access<4>;  // eight neighbours of 16-bit storage, or four floats
+
+template <int Bytes>
+GRPO_HD bool in_one_access(const void* p) {
+    return reinterpret_cast<std::uintptr_t>(p) % Bytes == 0;
+}
 // Writes past the first-level cache, which keeps what is small and read again.
 GRPO_HD void write(void* p, const sixteen_bytes& x) {
 #if defined(__CUDA_ARCH__)
@@ -81,8 +112,7 @@ GRPO_HD void write(void* p, const sixteen_bytes& x) {
     *static_cast<sixteen_bytes*>(p) = x;
 #endif
 }
-
-GRPO_HD bool in_one_access(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
+GRPO_HD void write(void* p, const access<2>& x) { *static_cast<access<2>*>(p) = x; }
 
 GRPO_HD float upper_half(std::uint32_t word) { return __builtin_bit_cast(float, word & 0xffff0000u); }
 GRPO_HD float lower_half(std::uint32_t word) { return __builtin_bit_cast(float, word << 16); }
@@ -122,6 +152,29 @@ struct scalar_traits<float_pack<N>> {
     GRPO_HD static pack expm1(const pack& x) {
         return pack::each([&](int k) { return ::expm1f(x.v[k]); });
     }
+    // e^x - 1 - x without a branch: x = n log 2 + r, e^r - 1 = q, and e^x - 1 = 2^n q + (2^n - 1). Near 0, where n is 0, the
+    // remainder is that of r = x. Halved, since 2^128 has no float.
+    GRPO_HD static math::exp_parts<pack> exp_split(const pack& x) {
+        pack remainder, expm1;
+        for (int k = 0; k < N; ++k) split(x.v[k], bounded(x.v[k]), remainder.v[k], expm1.v[k]);
+        return {remainder, expm1};
+    }
+    GRPO_HD static math::exp_parts<pack> exp_split_inside(const pack& x) {
+        pack remainder, expm1;
+        for (int k = 0; k < N; ++k) split(x.v[k], x.v[k], remainder.v[k], expm1.v[k]);
+        return {remainder, expm1};
+    }
+    // Added up in pairs, then to the total of a lane in double.
+    template <class A>
+    GRPO_HD static void add_where(A& total, const mask& m, const pack& x) {
+        const pack those = pack::each([&](int k) { return m.b[k] ? x.v[k] : 0.0f; });
+        if constexpr (std::is_same_v<A, pack>) total = total + those;
+        else total = total + static_cast<A>(sum(those));
+    }
+    // By bit pattern: exponent all ones.
+    GRPO_HD static mask nonfinite(const pack& x) {
+        return mask::each([&](int k) { return (__builtin_bit_cast(std::uint32_t, x.v[k]) & 0x7f800000u) == 0x7f800000u; });
+    }
     GRPO_HD static float sum(const pack& x) {
         pack t = x;
         for (int half = N / 2; half > 0; half /= 2) {
@@ -135,9 +188,7 @@ struct scalar_traits<float_pack<N>> {
         return m;
     }
     GRPO_HD static mask first(int count) {
-        mask m;
-        for (int k = 0; k < N; ++k) m.b[k] = k < count;
-        return m;
+        return mask::each([&](int k) { return k < count; });
     }
     GRPO_HD static int first_lane(const mask& m) {
         int k = 0;
@@ -148,9 +199,11 @@ struct scalar_traits<float_pack<N>> {
     // Entries beyond `count` are not touched; their lanes are 0.
     template <class U>
     GRPO_HD static pack load(const U* p, int count) {
-        if (count == N && detail::in_one_access(p)) {
-            if constexpr (std::is_same_v<U, float> && N % 4 == 0) return of_floats(p);
-            if constexpr (sizeof(U) == 2 && N == 8) return of_halves(p);
+        if constexpr (std::is_same_v<U, float> && N % 4 == 0) {
+            if (count == N && detail::in_one_access<16>(p)) return of_floats(p);
+        }
+        if constexpr (sizeof(U) == 2) {
+            if (count == N && detail::in_one_access<2 * N>(p)) return of_halves(p);
         }
         pack r;
         for (int k = 0; k < N; ++k) r.v[k] = k < count ? static_cast<float>(p[k]) : 0.0f;
@@ -158,26 +211,45 @@ struct scalar_traits<float_pack<N>> {
     }
     template <class U>
     GRPO_HD static void store(U* p, const pack& x, int count) {
-        if (count == N && detail::in_one_access(p)) return store_whole(p, x);
+        if (count == N && detail::in_one_access<sizeof(U) == 2 ? 2 * N : 16>(p)) return store_whole(p, x);
         for (int k = 0; k < N; ++k) {
             if (k < count) p[k] = static_cast<U>(x.v[k]);
         }
     }
-    // All entries, p a multiple of 16 bytes.
+    // All entries, p a multiple of what they take together, or of 16 bytes.
     template <class U>
     GRPO_HD static void store_whole(U* p, const pack& x) {
         if constexpr (std::is_same_v<U, float> && N % 4 == 0) to_floats(p, x);
-        else if constexpr (sizeof(U) == 2 && N == 8) to_halves(p, x);
+        else if constexpr (sizeof(U) == 2) to_halves(p, x);
         else each([&](int k) { return static_cast<float>(p[k] = static_cast<U>(x.v[k])); });
     }
     template <class M>
     GRPO_HD static mask marked(const M* p, int count) {
-        mask m;
-        for (int k = 0; k < N; ++k) m.b[k] = k < count && p[k] != M(0);
-        return m;
+        if constexpr (sizeof(M) == 1 && N == 4) {
+            if (count == N && detail::in_one_access<4>(p)) {
+                const std::uint32_t four = reinterpret_cast<const detail::access<1>*>(p)->word[0];
+                return mask::each([&](int k) { return (four >> (8 * k) & 0xffu) != 0; });
+            }
+        }
+        return mask::each([&](int k) { return k < count && p[k] != M(0); });
     }
 
 private:
+    // Where e^x still changes; a NaN stays.
+    GRPO_HD static float bounded(float x) { return x < -110.0f ? -110.0f : x > 89.0f ? 89.0f : x; }
+    GRPO_HD static void split(float given, float x, float& remainder, float& expm1) {
+        constexpr float to_whole = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, which its bits end with
+        const float shifted = ::fmaf(x, 1.44269504f, to_whole);
+        const float n = shifted - to_whole;
+        const float r = ::fmaf(n, 2.12194440e-4f, ::fmaf(n, -0.693359375f, x));
+        const float tail = detail::exp_tail_over_square(r) * (r * r);
+        // 2^(n-1), for n from -125 on: what is less vanishes beside 1/2.
+        const std::int32_t whole = __builtin_bit_cast(std::int32_t, shifted) - 0x4b400000;
+        const float half = __builtin_bit_cast(float, static_cast<std::uint32_t>((whole < -125 ? -125 : whole) + 126) << 23);
+        const float y = ::fmaf(half, tail + r, half - 0.5f);
+        expm1 = y + y;
+        remainder = n == 0.0f ? tail : expm1 - given;
+    }
     GRPO_HD static pack of_floats(const float* p) {
         pack r;
         for (int k = 0; k < N; k += 4) {
@@ -195,16 +267,16 @@ private:
     }
     template <class U>
     GRPO_HD static pack of_halves(const U* p) {
-        const auto eight = *reinterpret_cast<const detail::sixteen_bytes*>(p);
+        const auto all = *reinterpret_cast<const detail::access<N / 2>*>(p);
         pack r;
-        for (int j = 0; j < 4; ++j) {
+        for (int j = 0; j < N / 2; ++j) {
             if constexpr (std::is_same_v<U, bfloat16>) {
-                r.v[2 * j] = detail::lower_half(eight.word[j]);
-                r.v[2 * j + 1] = detail::upper_half(eight.word[j]);
+                r.v[2 * j] = detail::lower_half(all.word[j]);
+                r.v[2 * j + 1] = detail::upper_half(all.word[j]);
             } else {
                 U low, high;
-                low.bits = static_cast<std::uint16_t>(eight.word[j]);
-                high.bits = static_cast<std::uint16_t>(eight.word[j] >> 16);
+                low.bits = static_cast<std::uint16_t>(all.word[j]);
+                high.bits = static_cast<std::uint16_t>(all.word[j] >> 16);
                 r.v[2 * j] = static_cast<float>(low);
                 r.v[2 * j + 1] = static_cast<float>(high);
             }
@@ -213,105 +285,40 @@ private:
     }
     template <class U>
     GRPO_HD static void to_halves(U* p, const pack& x) {
-        detail::sixteen_bytes eight;
-        for (int j = 0; j < 4; ++j) {
+        detail::access<N / 2> all;
+        for (int j = 0; j < N / 2; ++j) {
             if constexpr (std::is_same_v<U, bfloat16>) {
-                eight.word[j] = detail::two_bfloat16(x.v[2 * j], x.v[2 * j + 1]);
+                all.word[j] = detail::two_bfloat16(x.v[2 * j], x.v[2 * j + 1]);
             } else {
-                eight.word[j] = static_cast<std::uint32_t>(U(x.v[2 * j]).bits) |
+                all.word[j] = static_cast<std::uint32_t>(U(x.v[2 * j]).bits) |
                                 static_cast<std::uint32_t>(U(x.v[2 * j + 1]).bits) << 16;
             }
         }
-        detail::write(p, eight);
+        detail::write(p, all);
     }
 };
 
 namespace detail {
 
-// The device's own power of 2, of relative error 2^-22, below a reference that moves rarely: p may reach 2^30.
-template <int N>
-class softmax_exponent<float_pack<N>> {
-    using pack = float_pack<N>;
-    static constexpr double log2e = 1.4426950408889634074;
-    static constexpr float room = 30;
-    static constexpr float lowest_power = -1e30f;
+// Positions [begin, end) in packs of V that begin at multiples of their width, as arrays do in memory; the first and the last
+// are what is left.
+template <class V>
+struct dealt_packs {
+    static constexpr std::int64_t width = scalar_traits<V>::lanes;
+    std::int64_t begin;
+    std::int64_t end;
+    std::int64_t start;  // of the first
 
-public:
-    static constexpr bool takes_infinities = true;
-    // A team waits for what is computed once a row: in float, except the sums of what is large and small.
-    using once = float;
-    GRPO_HD static double log(double sum) {
-        if (!(sum > 1e-300 && sum < 1e300)) return ::log(sum);
-        const auto bits = __builtin_bit_cast(std::uint64_t, sum);
-        const auto mantissa = __builtin_bit_cast(double, (bits & 0xfffffffffffffu) | 0x3ff0000000000000u);
-        return (static_cast<double>(bits >> 52) - 1023.0) * unit + static_cast<double>(::logf(static_cast<float>(mantissa)));
+    GRPO_HD dealt_packs(std::int64_t first, std::int64_t last) : begin(first), end(last), start(first - first % width) {}
+    // The pack that starts at i.
+    GRPO_HD cursor<V> at(std::int64_t i) const {
+        if constexpr (width == 1) return {i};
+        const std::int64_t low = i < begin ? begin : i;
+        const std::int64_t high = end - i < width ? end : i + width;
+        return {low, static_cast<int>(high - low)};
     }
-    static constexpr bool moves_exactly = false;  // p are not kept: the second pass has the logits in a cache
-
-    GRPO_HD explicit softmax_exponent(double factor) : c_(static_cast<float>(factor * log2e)), reference_(0) {
-        limit_ = lowest_power / c_;
-    }
-
-    GRPO_HD double factor() const { return static_cast<double>(c_) * unit; }
-    GRPO_HD double log_reference() const { return static_cast<double>(reference_) * unit; }
-    GRPO_HD pack limit() const { return pack(limit_); }
-
-    // Begins with a reference near `x`, an entry of the row that may be anything.
-    GRPO_HD void start(double x) {
-        const float power = static_cast<float>(x) * c_;
-        if (power > -1e6f && power < 1e6f) set(power);
-    }
-    GRPO_HD double raise(double top) {
-        const bool first = limit_ * c_ <= lowest_power * 0.5f;
-        const double before = static_cast<double>(reference_);
-        set(static_cast<float>(top) * c_);
-        return first ? 0.0 : whole_power(static_cast<double>(reference_) - before);
-    }
-    GRPO_HD void expect(double lse) {
-        if (lse > lowest) set(static_cast<float>(lse * log2e));
-    }
-
-    // Goes on with a reference that another one had.
-    GRPO_HD void resume(double log_reference) { set(::rintf(static_cast<float>(log_reference * log2e))); }
-
-    GRPO_HD static pack greater(const pack& a, const pack& b) {
-        return pack::each([&](int k) { return a.v[k] < b.v[k] ? b.v[k] : a.v[k]; });
-    }
-    GRPO_HD pack clamped(const pack& x) const {
-        const float least = (reference_ - 150.0f) / c_;
-        return pack::each([&](int k) { return x.v[k] < least ? least : x.v[k]; });  // a NaN stays
-    }
-    static constexpr double unit = 0.69314718055994530942;
-    GRPO_HD pack relative(const pack& x) const {
-        return pack::each([&](int k) { return ::fmaf(x.v[k], c_, -reference_); });
-    }
-    GRPO_HD pack operator()(const pack& x) const {
-        return pack::each([&](int k) { return power_of_2(::fmaf(x.v[k], c_, -reference_)); });
-    }
-
-private:
-    GRPO_HD static float power_of_2(float x) {
-#if defined(__CUDA_ARCH__)
-        float y;
-        asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-        return y;
-#else
-        return ::exp2f(x);
-#endif
-    }
-    // 2^-n for a whole n >= 0.
-    GRPO_HD static double whole_power(double n) {
-        return n < 1000 ? __builtin_bit_cast(double, (1023 - static_cast<std::int64_t>(n)) << 52) : 0.0;
-    }
-    GRPO_HD void set(float power) {
-        reference_ = ::floorf(power);
-        limit_ = (reference_ + room) / c_;
-    }
-
-    float c_;
-    float reference_;
-    float limit_;
 };
 
 }  // namespace detail
+
 }  // namespace grpo::inline v0

@@ -20,6 +20,8 @@ inline constexpr int ring_bytes = 416;
 template <class T>
 inline constexpr int ring_steps = ring_bytes / (16 * static_cast<int>(sizeof(T)));
 
+inline constexpr int logit_pack = 8;  // neighbours that a lane computes on: of a row of logits
+inline constexpr int token_pack = 4;  // of tokens, where a body is for packs
 inline constexpr int most_blocks = 8;         // of a cluster
 inline constexpr int row_threads = 256;       // of a block
 inline constexpr int long_row_threads = 256;  // where they are of logits

@@ -19,15 +19,14 @@
 #if defined(__CUDACC__)
 
 namespace grpo::inline v0 {
-// Width: how many neighbouring floats a lane computes on. Clusters: whether teams may be of several blocks. Ahead: whether
-// there is a ring for rows to come; see ahead.cuh.
+// Width: neighbouring floats that a lane computes on. Clusters: teams of several blocks. Ahead: with a ring; see ahead.cuh.
 template <int Width, bool Clusters = false, bool Ahead = false>
 class device_team {
 public:
-    // Packs are for rows of logits alone, whose states are small.
     static constexpr int most_blocks = Clusters ? detail::most_blocks : 1;
+    // What is folded over rows of logits is small.
     using exchange = std::conditional_t<
-        (Width > 1), detail::exchange<64, detail::long_row_threads / 32, most_blocks, detail::long_row_threads / 32>,
+        (Width == detail::logit_pack), detail::exchange<64, detail::long_row_threads / 32, most_blocks, detail::long_row_threads / 32>,
         detail::exchange<256, detail::row_threads / 32, most_blocks, 1>>;
 
     template <class T>
@@ -50,20 +49,23 @@ public:
     template <class Monoid, class V, class F>
     __device__ auto fold(std::int64_t begin, std::int64_t end, F&& f) const {
         typename Monoid::template state<double> mine;
-        for (std::int64_t i = begin + lane(); i < end; i += size()) f(mine, cursor<V>{i});
+        each<V>(begin, end, [&](const cursor<V>& at) { f(mine, at); });
         return combine<Monoid>(mine);
     }
     template <class Monoid, class V, class Active, class Skipped, class F>
     __device__ auto fold(std::int64_t begin, std::int64_t end, Active&& active, Skipped&& skipped, F&& f) const {
+        using detail::any;
         typename Monoid::template state<double> mine;
-        // Whether the next one counts is known before the present one has been dealt with.
-        std::int64_t i = begin + lane();
-        bool counts = i < end && active(cursor<V>{i});
+        const detail::dealt_packs<V> packs(begin, end);
+        // What counts of the next one is known before the present one has been dealt with.
+        const auto look = [&](std::int64_t i) { return i < end ? active(packs.at(i)) : mask_t<V>{}; };
+        std::int64_t i = packs.start + lane() * packs.width;
+        mask_t<V> counts = look(i);
         while (i < end) {
-            const std::int64_t next = i + size();
-            const bool next_counts = next < end && active(cursor<V>{next});
-            if (counts) f(mine, cursor<V>{i}, true);
-            else skipped(cursor<V>{i});
+            const std::int64_t next = i + size() * packs.width;
+            const mask_t<V> next_counts = look(next);
+            if (any(counts)) f(mine, packs.at(i), counts);
+            else skipped(packs.at(i));
             i = next;
             counts = next_counts;
         }
@@ -71,7 +73,8 @@ public:
     }
     template <class V, class F>
     __device__ void each(std::int64_t begin, std::int64_t end, F&& f) const {
-        for (std::int64_t i = begin + lane(); i < end; i += size()) f(cursor<V>{i});
+        const detail::dealt_packs<V> packs(begin, end);
+        for (std::int64_t i = packs.start + lane() * packs.width; i < end; i += size() * packs.width) f(packs.at(i));
     }
 
     template <class M>
@@ -116,7 +119,7 @@ public:
     template <class Monoid, class State, class F>
     __device__ auto conclude(State mine, F&& f) const {
         using Result = decltype(f(mine));
-        static_assert(Width > 1);
+        static_assert(Width == detail::logit_pack);
         static_assert(sizeof(State) <= exchange::slot && sizeof(Result) <= exchange::slot);
         mine = tree<Monoid>(mine, lanes_ < 32 ? lanes_ : 32);
         if (lanes_ <= 32 && blocks_ == 1) return f(mine);
