@@ -7,7 +7,7 @@ import common
 
 MAX_HEADER_LINES = 400
 MAX_FUNCTION_LINES = 40
-MACROS = {"GRPO_HD", "GRPO_HD_WHOLE", "GRPO_VERSION_MAJOR", "GRPO_VERSION_MINOR", "GRPO_VERSION_PATCH", "GRPO_TORCH_REGISTER"}
+MACROS = {"GRPO_HD", "GRPO_HD_WHOLE", "GRPO_ROLLED", "GRPO_VERSION_MAJOR", "GRPO_VERSION_MINOR", "GRPO_VERSION_PATCH", "GRPO_TORCH_REGISTER"}
 # Leaving a program without exceptions needs std::abort, and only this header does it.
 EXTRA_STANDARD = {"detail/check.hpp": {"cstdlib"}}
 # The one executor that the core may name: a team of one lane.

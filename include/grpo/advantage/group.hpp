@@ -90,8 +90,8 @@ struct group_rows {
         const bool kept = keeps_reward(in, row);
         const double scale = factor_of(s, kept);
         const double baseline = kept ? 0.0 : s.mean;
-        members_of.write(advantage, [&]([[maybe_unused]] std::int64_t i, bool counts, auto x) {
-            double a = counts ? (static_cast<double>(x) - baseline) * scale : 0.0;
+        members_of.write(advantage, [&]([[maybe_unused]] std::int64_t i, bool counts, double x) {
+            double a = counts ? (x - baseline) * scale : 0.0;
             if constexpr (LeftOut) a = kept ? a : left_out(in, s, row, i);
             return a;
         });

@@ -223,18 +223,20 @@ struct row_in_lanes {
     Team& team;
     Members in;
     const T* r;
-    std::int64_t begin;
+    std::int64_t first;  // that this lane holds
     std::int64_t end;
-    int lane = 0;
+    std::int64_t rest;   // the first beyond what lanes hold that is this lane's
     int lanes = 1;
     unsigned counted = 0;
     C x[K];
+    double wide[K];  // x, converted once: that is what a device is slow at
 
     GRPO_HD row_in_lanes(Team& of, const Members& which, const T* reward, std::int64_t row)
-        : team(of), in(which), r(reward), begin(which.groups.begin(row)), end(which.groups.end(row)) {
+        : team(of), in(which), r(reward), first(which.groups.begin(row)), end(which.groups.end(row)), rest(first + K) {
         if constexpr (!one_lane<Team>) {
-            lane = static_cast<int>(team.lane());
             lanes = static_cast<int>(team.size());
+            rest = first + lanes * K + team.lane();
+            first += static_cast<int>(team.lane()) * K;
         }
         repeat<K / at_once>([&](int q) {
             const int k = q * at_once;
@@ -253,11 +255,12 @@ struct row_in_lanes {
                 counted |= use ? 1u << (k + j) : 0u;
             });
         });
+        repeat<K>([&](int k) { wide[k] = static_cast<double>(x[k]); });
     }
 
     GRPO_HD typename ends<C>::template state<double> extent() const {
         typename ends<C>::template state<double> mine;
-        each([&](std::int64_t, bool counts, C value) {
+        each([&](bool counts, C value, double) {
             if (counts) ends<C>::add(mine, value);
         });
         return team.template combine<ends<C>>(mine);
@@ -265,42 +268,52 @@ struct row_in_lanes {
     template <class F>
     GRPO_HD double operator()(const F& f) const {
         one_sum::state<double> mine;
-        each([&](std::int64_t, bool counts, C value) { mine.sum += counts ? f(static_cast<double>(value)) : 0.0; });
+        each([&](bool counts, C, double value) { mine.sum += counts ? f(value) : 0.0; });
         return team.template combine<one_sum>(mine).sum;
     }
-    // out[i] = f(i, counts, x) for every member, x 0 where it does not count.
+    // out[i] = f(i, counts, x as double) for every member, x 0 where it does not count.
     template <class Out, class F>
     GRPO_HD void write(Out* out, const F& f) const {
+        if (counted == every) write_held(out, f, [](int) { return true; });
+        else write_held(out, f, [&](int k) { return counts(k); });
+        beyond([&](std::int64_t i, bool use, C value) { out[i] = static_cast<Out>(f(i, use, static_cast<double>(value))); });
+    }
+
+private:
+    template <class Out, class F, class Counts>
+    GRPO_HD void write_held(Out* out, const F& f, const Counts& use) const {
         repeat<K / at_once>([&](int q) {
             const int k = q * at_once;
             if constexpr (at_once == 4 && quad<Out>::possible) {
                 if (whole(k) && quad<Out>::at(out + held(k))) {
                     quad<Out> four;
-                    repeat<4>([&](int j) { four.of[j] = static_cast<Out>(f(held(k + j), counts(k + j), x[k + j])); });
+                    repeat<4>([&](int j) { four.of[j] = static_cast<Out>(f(held(k + j), use(k + j), wide[k + j])); });
                     *reinterpret_cast<quad<Out>*>(out + held(k)) = four;
                     return;
                 }
             }
             repeat<at_once>([&](int j) {
-                if (held(k + j) < end) out[held(k + j)] = static_cast<Out>(f(held(k + j), counts(k + j), x[k + j]));
+                if (held(k + j) < end) out[held(k + j)] = static_cast<Out>(f(held(k + j), use(k + j), wide[k + j]));
             });
         });
-        beyond([&](std::int64_t i, bool use, C value) { out[i] = static_cast<Out>(f(i, use, value)); });
     }
-
-private:
-    GRPO_HD std::int64_t held(int k) const { return begin + (lane * K + k); }
+    GRPO_HD std::int64_t held(int k) const { return first + k; }
     GRPO_HD bool whole(int k) const { return held(k + 4) <= end; }
+    static constexpr unsigned every = (1u << K) - 1;  // as most lanes have it: nothing is asked of each
     GRPO_HD bool counts(int k) const { return (counted >> k & 1u) != 0; }
-    // f(i, counts, x), where every one that does not count adds nothing.
+    // f(counts, x, x as double), where every one that does not count adds nothing.
     template <class F>
     GRPO_HD void each(const F& f) const {
-        repeat<K>([&](int k) { f(held(k), counts(k), x[k]); });
-        beyond(f);
+        if (counted == every) {
+            repeat<K>([&](int k) { f(true, x[k], wide[k]); });
+        } else {
+            repeat<K>([&](int k) { f(counts(k), x[k], wide[k]); });
+        }
+        beyond([&](std::int64_t, bool counts, C value) { f(counts, value, static_cast<double>(value)); });
     }
     template <class F>
     GRPO_HD void beyond(const F& f) const {
-        for (std::int64_t i = begin + (lanes * K + lane); i < end; i += lanes) {
+        GRPO_ROLLED for (std::int64_t i = rest; i < end; i += lanes) {
             const bool use = in(i);
             f(i, use, use ? static_cast<C>(r[i]) : C(0));
         }

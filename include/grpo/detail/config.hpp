@@ -23,5 +23,12 @@
 #define GRPO_HD_WHOLE [[gnu::noinline]]
 #endif
 
+// Before a loop that a kernel's text should have once: one that is rare, or whose body is large.
+#if defined(__CUDACC__)
+#define GRPO_ROLLED _Pragma("unroll 1")
+#else
+#define GRPO_ROLLED
+#endif
+
 // The inline namespace changes only when the layout of a public type does: mixing versions is then a link error.
 namespace grpo::inline v0 {}

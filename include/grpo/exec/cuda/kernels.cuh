@@ -19,20 +19,21 @@ struct place_in_grid {
     int block;  // within the team
 };
 __device__ inline place_in_grid my_place(const team_shape& shape) {
-    const auto threads = static_cast<int>(blockDim.x);
-    const int in_block = threads / shape.lanes;
-    const auto group = static_cast<std::int64_t>(blockIdx.x) / shape.blocks;
-    return {group * in_block + static_cast<int>(threadIdx.x) / shape.lanes,
-            static_cast<std::int64_t>(gridDim.x) / shape.blocks * in_block, static_cast<int>(blockIdx.x) % shape.blocks};
+    // Lanes and blocks are powers of 2: nothing is divided.
+    const int log_lanes = 31 - __clz(shape.lanes), log_blocks = 31 - __clz(shape.blocks);
+    const int in_block = static_cast<int>(blockDim.x) >> log_lanes;
+    const auto group = static_cast<std::int64_t>(blockIdx.x >> log_blocks);
+    return {group * in_block + (static_cast<int>(threadIdx.x) >> log_lanes),
+            static_cast<std::int64_t>(gridDim.x >> log_blocks) * in_block, static_cast<int>(blockIdx.x) & (shape.blocks - 1)};
 }
 
 template <class Body>
-__global__ void __launch_bounds__(row_threads) walk_rows(const Body body, std::int64_t rows, team_shape shape) {
+__global__ void __launch_bounds__(row_threads, 3) walk_rows(const Body body, std::int64_t rows, team_shape shape) {
     using team_type = device_team<1>;
     __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);
     team_type team(shared, shape, place.block);
-    for (std::int64_t row = place.team; row < rows; row += place.teams) body(team, row);
+    GRPO_ROLLED for (std::int64_t row = place.team; row < rows; row += place.teams) body(team, row);
 }
 
 // Rows of logits: each team has as many, one after the other. Ahead: with a ring in shared memory.
@@ -49,7 +50,7 @@ __global__ void __launch_bounds__(long_row_threads, 512 / long_row_threads)
     if constexpr (requires { body.range(team, first, last); }) {
         body.range(team, first, last);
     } else {
-        for (std::int64_t row = first; row < last; ++row) body(team, row);
+        GRPO_ROLLED for (std::int64_t row = first; row < last; ++row) body(team, row);
     }
     if (shape.blocks > 1) cluster_barrier();  // a block's shared memory outlives those who write to it
 }
@@ -92,7 +93,7 @@ __global__ void __launch_bounds__(row_threads, 512 / row_threads)
     team_type team(shared, shape, place.block);
     static_assert(std::is_same_v<Result, decltype(body(team, rows))>);
     if (shape.blocks > 1) cluster_barrier();
-    for (std::int64_t row = place.team; row < rows; row += place.teams) {
+    GRPO_ROLLED for (std::int64_t row = place.team; row < rows; row += place.teams) {
         const Result result = body(team, row);
         if (team.leader()) to.results[row] = result;
     }

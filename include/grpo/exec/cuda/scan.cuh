@@ -47,14 +47,20 @@ struct uniform_scan {
     template <class X, class F, class G, class Tell>
     __device__ void walk(std::int64_t begin, std::int64_t end, X&& x, F&& f, G&& g, Tell&& tell) const {
         double carry = 0;
-        for (std::int64_t last = end - 1; last >= begin; last -= scan_in_turn * width * warps) {
-            const std::int64_t latest = last - scan_in_turn * width * warp - at;
-            V sum[scan_in_turn], tail[scan_in_turn];
+        const std::int64_t stretch = scan_in_turn * width * warps;
+        std::int64_t latest = end - 1 - scan_in_turn * width * warp - at;
+        // Offsets are read a stretch ahead of the one that is added up: memory answers meanwhile.
+        const auto read = [&](std::int64_t from, shares& offset) {
             for (int j = 0; j < scan_in_turn; ++j) {
-                const std::int64_t i = latest - j * width;
-                sum[j] = V{};
-                if (i >= begin) sum[j] = f(cursor<V>{i}, i + 1 < end ? x(cursor<V>{i + 1}).value : V{});
+                const std::int64_t i = from - j * width;
+                offset[j] = V{};
+                if (i >= begin) offset[j] = f(cursor<V>{i}, i + 1 < end ? x(cursor<V>{i + 1}).value : V{});
             }
+        };
+        shares sum, ahead, tail;
+        read(latest, sum);
+        for (std::int64_t last = end - 1; last >= begin; last -= stretch, latest -= stretch) {
+            read(latest - stretch, ahead);
             within_groups(sum, tail);
             double in = carry;
             if (warps > 1) in = through_warps(tell(out_of(tail)), carry);
@@ -64,6 +70,7 @@ struct uniform_scan {
                 in = after(tail[j], in);
             }
             if (warps == 1) carry = in;
+            for (int j = 0; j < scan_in_turn; ++j) sum[j] = ahead[j];
         }
     }
 

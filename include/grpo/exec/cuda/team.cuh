@@ -59,15 +59,12 @@ public:
         const detail::dealt_packs<V> packs(begin, end);
         // What counts of the next one is known before the present one has been dealt with.
         const auto look = [&](std::int64_t i) { return i < end ? active(packs.at(i)) : mask_t<V>{}; };
+        const std::int64_t step = size() * packs.width;
         std::int64_t i = packs.start + lane() * packs.width;
-        mask_t<V> counts = look(i);
-        while (i < end) {
-            const std::int64_t next = i + size() * packs.width;
-            const mask_t<V> next_counts = look(next);
+        for (mask_t<V> counts = look(i), next; i < end; i += step, counts = next) {
+            next = look(i + step);
             if (any(counts)) f(mine, packs.at(i), counts);
             else skipped(packs.at(i));
-            i = next;
-            counts = next_counts;
         }
         return combine<Monoid>(mine);
     }
@@ -102,6 +99,7 @@ public:
     template <class Monoid, class State>
     __device__ State combine(State mine) const {
         static_assert(sizeof(State) <= exchange::slot);
+        if (lanes_ * blocks_ == 1) return mine;
         mine = tree<Monoid>(mine, lanes_ < 32 ? lanes_ : 32);
         if (lanes_ <= 32 && blocks_ == 1) return mine;
         const int half = turn_;
