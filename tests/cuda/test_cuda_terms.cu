@@ -1,11 +1,10 @@
-// Losses on a device: the CPU's, for every term and every recipe.
+// Losses on a device: the CPU's, for every term.
 #include <string>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include <grpo/grpo.hpp>
-#include <grpo/recipe.hpp>
 
 #include <cuda/on_device.cuh>
 #include <support/all_terms.hpp>
@@ -61,21 +60,6 @@ void check_composed(const std::vector<int>& rows, grpo::aggregation over, double
 }
 TEST_CASE("long rows and metrics in double are the CPU's") {
     check_composed<double>(long_lengths, grpo::aggregation::sequence_mean(), 1e-12);
-}
-
-TEST_CASE("every recipe on a device has the CPU's loss and gradient") {
-    const on_device::session device;
-    const arrays<float> a = random_batch::make<float>(lengths, 11);
-    int evaluated = 0;
-    grpo::recipe::for_each([&](const auto& r) {
-        if constexpr ((std::remove_cvref_t<decltype(r.objective.term)>::needs & grpo::input::chosen::bit) == 0) {
-            INFO(r.name);
-            compare(random_batch::evaluate_loss(device.gpu(), r.objective, a, a.shape()),
-                    random_batch::evaluate_loss(grpo::serial{}, r.objective, a, a.shape()), 1e-6);
-            ++evaluated;
-        }
-    });
-    CHECK(evaluated == grpo::recipe::cards().size - 1);
 }
 
 TEST_CASE("what lies behind a mask never leaks on a device") {

@@ -52,7 +52,7 @@ foreach(variant IN LISTS GRPO_TEST_VARIANTS)
   endif()
 
   # Sanitized, kernels of every kind: folds, rows of logits with and without a ring, clusters; chunks of hidden states.
-  set(names core executor head hidden terms)
+  set(names core executor head hidden recipes terms)
   if(variant STREQUAL "asan-ubsan")
     set(names core executor hidden)
   endif()
