@@ -10,6 +10,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <support/adapted.hpp>
+#include <support/rounding_gemm.hpp>
 
 namespace {
 
@@ -85,6 +86,25 @@ TEST_CASE("a loss from hidden states has torch's value and gradients, in every t
     check(at::kHalf, 5e-3, grpo::plain_gemm{});
 }
 
+TEST_CASE("rounded logits are those of torch's product in 16 bits") {
+    const example e(at::kBFloat16);
+    const at::NoGradGuard without;
+    const auto value = [&](bool rounded) {
+        return lt::evaluate_hidden(plain_loss, e.hidden, e.weight, e.targets, {.bias = e.bias, .rounded_logits = rounded}, e.batch(), {},
+                                   rounding_gemm{}).value;
+    };
+    const Tensor logits = e.hidden.matmul(e.weight.t());
+    REQUIRE((logits.scalar_type() == at::kBFloat16));
+    const auto like_torch = [&](const Tensor& z) {
+        const Tensor one = at::eye(vocabulary, at::kDouble);  // logits as states of a head that leaves them as they are
+        return e.composed(z.to(at::kDouble), one, e.bias.to(at::kDouble), 1.0);
+    };
+    const Tensor wide = e.hidden.to(at::kDouble).matmul(e.weight.to(at::kDouble).t());
+    REQUIRE(difference(value(true), like_torch(logits)) < 1e-5);
+    REQUIRE(difference(value(false), like_torch(wide)) < 1e-5);
+    REQUIRE(difference(like_torch(logits), like_torch(wide)) > 1e-4);
+}
+
 TEST_CASE("R1.12 states of masked tokens are not read, and their gradient is 0") {
     example e(at::kDouble);
     const Tensor poisoned = e.hidden.detach().masked_fill(e.mask.logical_not().unsqueeze(-1), std::numeric_limits<double>::quiet_NaN());
@@ -129,6 +149,9 @@ TEST_CASE("mistakes are sentences; a second derivative is refused") {
             "grpo::libtorch::evaluate_hidden: hidden has the shape [5, 7], but the targets have [3, 5]: a state for each is wanted");
     REQUIRE(run(e.hidden, e.weight, {.chunk = 0}, e.batch()) ==
             "grpo::libtorch::evaluate_hidden: chunk is 0, but must be at least 1");
+    REQUIRE(run(e.hidden, e.weight, {.rounded_logits = true}, e.batch()) ==
+            "grpo::libtorch::evaluate_hidden: rounded_logits is set, but this gemm does not write logits of Float: cublas_gemm writes "
+            "those of 16-bit states");
     lt::token_tensors with_logp = e.batch();
     with_logp.logp = e.old;
     REQUIRE(run(e.hidden, e.weight, {}, with_logp) ==

@@ -10,6 +10,7 @@
 
 #include <cuda/on_device.cuh>
 #include <support/random_batch.hpp>
+#include <support/rounding_gemm.hpp>
 
 namespace {
 
@@ -44,22 +45,6 @@ struct world {
 struct outcome {
     double loss = 0;
     std::vector<float> hidden, weight, bias;
-};
-
-// Products of the CPU, for logits of any type.
-struct any_gemm {
-    template <class T, class C>
-    void multiply(std::int64_t m, std::int64_t n, std::int64_t k, grpo::operand<T> a, grpo::operand<T> b, grpo::gemm_scale<C> beta,
-                  C* c, std::int64_t stride) const {
-        if constexpr (sizeof(C) > 2) {
-            grpo::plain_gemm{}.multiply(m, n, k, a, b, beta, c, stride);
-        } else {
-            REQUIRE(beta == 0);
-            std::vector<float> wide(static_cast<std::size_t>(m * n));
-            grpo::plain_gemm{}.multiply(m, n, k, a, b, 0, wide.data(), n);
-            for (std::int64_t i = 0; i < m * n; ++i) c[i / n * stride + i % n] = C(wide[static_cast<std::size_t>(i)]);
-        }
-    }
 };
 
 enum class logits { wide, rounded };
@@ -109,7 +94,7 @@ void check(const Loss& loss, double tolerance) {
     const grpo::cublas_gemm gemm(handle);
     {
         const world<T> w;
-        const outcome host = evaluate<Kept>(grpo::serial{}, any_gemm{}, loss, w, 41);
+        const outcome host = evaluate<Kept>(grpo::serial{}, rounding_gemm{}, loss, w, 41);
         for (const std::int64_t chunk : {41, 16, 7}) {
             INFO("chunk " << chunk);
             const outcome got = evaluate<Kept>(device.gpu(), gemm, loss, w, chunk);
@@ -147,7 +132,7 @@ TEST_CASE("K3 from 16 bits, logits of 16 bits") {
 
     // Rounding shows, and each token of a chunk takes a row less of floats.
     const world<grpo::bfloat16> w;
-    CHECK(evaluate<logits::rounded>(grpo::serial{}, any_gemm{}, loss, w, 7).loss != evaluate(grpo::serial{}, any_gemm{}, loss, w, 7).loss);
+    CHECK(evaluate<logits::rounded>(grpo::serial{}, rounding_gemm{}, loss, w, 7).loss != evaluate(grpo::serial{}, rounding_gemm{}, loss, w, 7).loss);
     const auto head = grpo::linear(w.hidden, w.weight, w.tokens, w.vocabulary, w.width);
     const auto bytes = [](const auto& of, std::int64_t chunk) { return grpo::evaluate_hidden_workspace(1, of, chunk); };
     const std::int64_t row = 208;  // 203 in whole sixteens

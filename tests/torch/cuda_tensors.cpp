@@ -1,4 +1,5 @@
 // Everything of the adapter that takes an executor, on CUDA tensors.
+#include <grpo/adapt/gemm/cublas.hpp>
 #include <grpo/adapt/torch/cuda.hpp>
 
 namespace lt = grpo::libtorch;
@@ -18,6 +19,11 @@ lt::selected selected(const at::Tensor& logits, const at::Tensor& targets) {
 lt::loss from_logits(const at::Tensor& logits, const at::Tensor& targets, const at::Tensor& x, grpo::nvrtc_kernels& kernels) {
     return lt::evaluate_logits(loss, logits, targets, {.in_place = true}, {.logp_old = x, .logp_ref = x, .advantage = x}, {},
                                lt::on_cuda(kernels));
+}
+lt::loss from_hidden(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets, const at::Tensor& x,
+                     const grpo::cublas_gemm& gemm) {
+    return lt::evaluate_hidden(loss, hidden, weight, targets, {.chunk = 4096, .rounded_logits = true},
+                               {.logp_old = x, .logp_ref = x, .advantage = x}, {}, gemm, lt::on_cuda());
 }
 lt::estimates estimates(const at::Tensor& x) { return lt::gae({.reward = x, .value = x}, {}, lt::on_cuda()); }
 at::Tensor advantages(const grpo::recipe::advantage_rule& rule, const at::Tensor& rewards, const at::Tensor& mask) {

@@ -24,6 +24,7 @@ struct hidden_options {
     std::int64_t chunk = 256;     // tokens at a time
     at::Tensor hidden_ref{};      // of π_ref, for exact_kl: [.., any width], typed like the states
     at::Tensor weight_ref{};      // [vocabulary, that width]
+    bool rounded_logits = false;  // grpo::rounded_logits(): logits of 16-bit states as torch would have them; cublas_gemm's
 };
 
 namespace detail {
@@ -95,7 +96,7 @@ struct hidden_run {
     const placement& where;
     const std::array<named_tensor, 13>& inputs;
     double n;
-    std::int64_t chunk;
+    const hidden_options& how;
     const std::array<at::Tensor, 3>& gradients;
 
     loss_result operator()(at::ScalarType type) const {
@@ -103,6 +104,18 @@ struct hidden_run {
     }
 
 private:
+    template <class C, class G, class T, class L>
+    loss_result run(const linear_view<T, L>& head) const {
+        const auto b = batch_beside_head<C>(where.shape(), inputs);
+        decltype(auto) exec = site.executor(where.rows());
+        const auto ref = reference.view_of<T>();
+        const std::int64_t bytes = evaluate_hidden_workspace(exec.size(), head, how.chunk, ref.width);
+        const at::Tensor workspace = at::empty({bytes}, made(site.device(), at::kByte));
+        const auto to = [&](std::size_t k) { return gradients[k].defined() ? write<G>(gradients[k]) : view<G>(); };
+        return arrived(site.device(),
+                       grpo::evaluate_hidden(exec, gemm, o, head, read<std::int64_t>(targets), options, b, n,
+                                             linear_gradients<G>{to(0), to(1), to(2)}, write<std::byte>(workspace), {}, ref));
+    }
     template <class T, class C>
     loss_result run() const {
         using G = std::conditional_t<std::same_as<T, double>, double, float>;
@@ -112,17 +125,15 @@ private:
                              at::toString(in.hidden.scalar_type())));
             return {};
         } else {
-            const auto b = batch_beside_head<C>(where.shape(), inputs);
-            decltype(auto) exec = site.executor(where.rows());
-            const auto head = in.view_of<T>();
-            const auto ref = reference.view_of<T>();
-            const at::Tensor workspace =
-                at::empty({evaluate_hidden_workspace(exec.size(), head, chunk, ref.width)}, made(site.device(), at::kByte));
-            const auto to = [&](std::size_t k) { return gradients[k].defined() ? write<G>(gradients[k]) : view<G>(); };
-            return arrived(
-                site.device(),
-                grpo::evaluate_hidden(exec, gemm, o, head, read<std::int64_t>(targets), options, b, n,
-                                      linear_gradients<G>{to(0), to(1), to(2)}, write<std::byte>(workspace), {}, ref));
+            if (!how.rounded_logits) return run<C, G>(in.view_of<T>());
+            if constexpr (sizeof(T) == 2 && multiplies<Gemm, T, T, T>) {
+                return run<C, G>(grpo::rounded_logits(in.view_of<T>()));
+            } else {
+                require(complain("libtorch::evaluate_hidden", "rounded_logits", "is set, but this gemm does not write logits of %s: "
+                                 "cublas_gemm writes those of 16-bit states",
+                                 at::toString(in.hidden.scalar_type())));
+                return {};
+            }
         }
     }
 };
@@ -162,7 +173,7 @@ loss evaluate_hidden(const objective<Term, D>& o, const at::Tensor& hidden, cons
     const at::Tensor ids = targets.to(at::kLong).contiguous().view({-1});
     const double n = denominator ? *denominator : o.over.denominator(where.count());
     const detail::hidden_run<std::remove_const_t<decltype(site)>, Gemm, objective<Term, D>> run{
-        site, gemm, o, in, reference, ids, head, where, inputs, n, options.chunk, result.slope};
+        site, gemm, o, in, reference, ids, head, where, inputs, n, options, result.slope};
     const loss_result counted = run(type);
     result.value = at::full({}, counted.loss(n), detail::made(device, type));
     if (!result.slope[0].defined() && !result.slope[1].defined() && !result.slope[2].defined()) return {result.value, counted};
