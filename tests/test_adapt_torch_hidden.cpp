@@ -150,8 +150,8 @@ TEST_CASE("mistakes are sentences; a second derivative is refused") {
     REQUIRE(run(e.hidden, e.weight, {.chunk = 0}, e.batch()) ==
             "grpo::libtorch::evaluate_hidden: chunk is 0, but must be at least 1");
     REQUIRE(run(e.hidden, e.weight, {.rounded_logits = true}, e.batch()) ==
-            "grpo::libtorch::evaluate_hidden: rounded_logits is set, but this gemm does not write logits of Float: cublas_gemm writes "
-            "those of 16-bit states");
+            "grpo::libtorch::evaluate_hidden: rounded_logits is set, but this gemm does not write logits of Float: cublas_gemm and "
+            "onednn_gemm write those of 16-bit states");
     lt::token_tensors with_logp = e.batch();
     with_logp.logp = e.old;
     REQUIRE(run(e.hidden, e.weight, {}, with_logp) ==

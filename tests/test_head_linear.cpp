@@ -13,6 +13,7 @@
 
 #include <support/elsewhere.hpp>
 #include <support/random_batch.hpp>
+#include <support/rounding_gemm.hpp>
 #include <support/sentence.hpp>
 
 namespace {
@@ -70,9 +71,10 @@ struct gradients {
 // The loss over whole logits, then its gradient through the products.
 template <class World, class Loss>
 gradients expected(const World& w, const Loss& loss, const grpo::head_options& options, double denominator,
-                   const std::vector<double>& reference = {}) {
+                   const std::vector<double>& reference = {}, bool rounded = false) {
     const std::int64_t n = World::tokens, v_all = World::vocabulary, h = World::width;
-    const std::vector<double> z = w.logits();
+    std::vector<double> z = w.logits();
+    for (double& x : z) x = rounded ? static_cast<double>(grpo::bfloat16(static_cast<float>(x))) : x;
     std::vector<double> d(z.size());
     std::vector<std::byte> work(static_cast<std::size_t>(grpo::evaluate_logits_workspace(1, n, v_all)));
     gradients out;
@@ -128,9 +130,38 @@ void check(const Loss& loss, double tolerance, const grpo::head_options& options
     }
 }
 
+// Logits of bfloat16, kept as such.
+template <class Loss, class Exec>
+void check_rounded(const Loss& loss, std::int64_t chunk, const Exec& exec) {
+    const world<grpo::bfloat16> w(5);
+    const double n = loss.over.denominator(grpo::count(w.shape()));
+    const grpo::head_options options{.temperature = 0.8, .bias = w.bias};
+    const gradients want = expected(w, loss, options, n, {}, true);
+    const auto head = grpo::rounded_logits(w.head());
+    std::vector<float> hidden(w.hidden.size(), 7.0f), weight(w.weight.size(), 0.0f), bias(37, 0.0f);
+    std::vector<std::byte> work(static_cast<std::size_t>(grpo::evaluate_hidden_workspace(exec.size(), head, chunk)));
+    const auto r = random_batch::arrived(grpo::evaluate_hidden(exec, rounding_gemm{}, loss, head, w.target, options, w.batch(), n,
+                                                               {.hidden = hidden, .weight = weight, .bias = bias}, grpo::view(work)));
+    CHECK(r.loss(n) == doctest::Approx(want.loss).epsilon(1e-6));
+    close(hidden, want.hidden, 1.0 / 128);
+    close(weight, want.weight, 1.0 / 128);
+    close(bias, want.bias, 1.0 / 128);
+}
+
 const auto clipped = grpo::objective{grpo::clipped{.low = 0.9, .high = 9.0}, grpo::aggregation::sequence_mean()};
 
 }  // namespace
+
+TEST_CASE("rounded logits: the loss of logits of 16 bits, and its gradients") {
+    const auto in_two_sweeps = grpo::objective{grpo::gspo{.low = 0.9, .high = 9.0}, grpo::aggregation::sequence_mean()};
+    for (const std::int64_t chunk : {1, 3, 11}) {
+        check_rounded(clipped, chunk, grpo::serial{});
+        check_rounded(in_two_sweeps, chunk, grpo::serial{});
+        check_rounded(clipped, chunk, elsewhere<2>{});
+    }
+    const world<grpo::bfloat16> w(5);
+    CHECK(std::abs(expected(w, clipped, {}, 1, {}, true).loss - expected(w, clipped, {}, 1).loss) > 1e-4);
+}
 
 TEST_CASE("R1.12 the loss and its gradients from hidden states, for chunks of any size; masked ones hold NaN") {
     for (const std::int64_t chunk : {1, 2, 3, 7, 100}) {

@@ -50,7 +50,7 @@ auto linear(const Hidden& hidden, const Weight& weight, std::int64_t tokens, std
 
 // The same head with logits in the type of its inputs, as frameworks compute them in 16 bits: half the memory of a chunk, and
 // half as much to move. A logit is then rounded (by 2^-9 of itself in bfloat16, 2^-12 in float16), which shows in logp: 0.03 for
-// a logit of 16 in bfloat16. For a GEMM policy that writes that type: cublas_gemm.
+// a logit of 16 in bfloat16. For a GEMM policy that writes that type: cublas_gemm, onednn_gemm.
 template <class T>
 linear_view<T, T> rounded_logits(const linear_view<T>& head) {
     return {head.hidden, head.weight, head.tokens, head.vocabulary, head.width};
@@ -330,8 +330,8 @@ template <class Exec, class Gemm, class Term, bool Diagnosed, class T, class L, 
                   "grpo: this GEMM policy does not multiply the type of the hidden states: 16-bit storage needs onednn_gemm "
                   "or plain_gemm");
     static_assert(multiplies<Gemm, T, T, L> && multiplies<Gemm, R, R, L>,
-                  "grpo: this GEMM policy does not write logits of 16 bits: rounded_logits() needs cublas_gemm, and a reference "
-                  "of the same type");
+                  "grpo: this GEMM policy does not write logits of 16 bits: rounded_logits() needs cublas_gemm or onednn_gemm, "
+                  "and a reference of the same type");
     using C = detail::loss_compute<T, Batch>;
     const view ids(targets);
     detail::require(detail::first_of(in.validate(function), options.validate(function, in.vocabulary),

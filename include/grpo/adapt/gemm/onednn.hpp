@@ -25,7 +25,7 @@
 
 namespace grpo::inline v0 {
 
-// bfloat16 × bfloat16 -> float and float × float -> float; beta is 0 or 1. The first product of a shape prepares it on
+// bfloat16 × bfloat16 -> float or bfloat16 and float × float -> float, summed in float; beta is 0 or 1. The first product of a shape prepares it on
 // each calling thread, later ones only look it up; an object and its copies share what they have prepared, and keep it.
 // Each calling thread keeps the scratch memory that its greatest product needed. Errors: negative sizes, a stride below
 // a row's length, null pointers, another beta, a processor for which oneDNN has no product of this type (bfloat16 needs
@@ -33,9 +33,9 @@ namespace grpo::inline v0 {
 struct onednn_gemm {
     onednn_gemm() : shared_(std::make_shared<shared>()) {}
 
-    template <class T>
-        requires std::same_as<T, float> || std::same_as<T, bfloat16>
-    void multiply(std::int64_t m, std::int64_t n, std::int64_t k, operand<T> a, operand<T> b, float beta, float* c,
+    template <class T, class C>
+        requires(std::same_as<C, float> || std::same_as<C, T>) && (std::same_as<T, float> || std::same_as<T, bfloat16>)
+    void multiply(std::int64_t m, std::int64_t n, std::int64_t k, operand<T> a, operand<T> b, float beta, C* c,
                   std::int64_t stride_c) const {
         constexpr bool halves = std::same_as<T, bfloat16>;
         detail::require(detail::check_product("onednn_gemm", m, n, k, a, b, c, stride_c));
@@ -46,20 +46,20 @@ struct onednn_gemm {
         if (m == 0 || n == 0) return;
         if (k == 0) {
             for (std::int64_t i = 0; beta == 0.0f && i < m; ++i) {
-                for (std::int64_t j = 0; j < n; ++j) c[i * stride_c + j] = 0.0f;
+                for (std::int64_t j = 0; j < n; ++j) c[i * stride_c + j] = C(0.0f);
             }
             return;
         }
         const std::int64_t apart_a = stride(a.stride, a.transposed ? m : k);
         const std::int64_t apart_b = stride(b.stride, b.transposed ? k : n);
         const key wanted{m, n, k, apart_a, a.transposed, apart_b, b.transposed, stride(stride_c, n),
-                         beta == 1.0f, halves};
+                         beta == 1.0f, halves, std::same_as<C, bfloat16>};
         execute(prepared(wanted), a.data, b.data, c);
     }
 
 private:
     // What a prepared product depends on.
-    enum part { rows, columns, depth, stride_a, turned_a, stride_b, turned_b, stride_of_c, adds, in_bfloat16, parts };
+    enum part { rows, columns, depth, stride_a, turned_a, stride_b, turned_b, stride_of_c, adds, in_bfloat16, to_bfloat16, parts };
     using key = std::array<std::int64_t, parts>;
     struct product {
         dnnl::matmul::primitive_desc plan;
@@ -85,7 +85,7 @@ private:
         const type storage = x[in_bfloat16] != 0 ? type::bf16 : type::f32;
         const auto a = describe(x[rows], x[depth], storage, x[stride_a], x[turned_a] != 0);
         const auto b = describe(x[depth], x[columns], storage, x[stride_b], x[turned_b] != 0);
-        const auto c = describe(x[rows], x[columns], type::f32, x[stride_of_c], false);
+        const auto c = describe(x[rows], x[columns], x[to_bfloat16] != 0 ? type::bf16 : type::f32, x[stride_of_c], false);
         dnnl::primitive_attr how;
         // A caller's scratch memory: with the library's own, one product could not run on two threads at once.
         how.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -116,7 +116,7 @@ private:
         return shared_->products.emplace(at, product{planned, dnnl::matmul(planned)}).first->second;
     }
 
-    void execute(const product& x, const void* a, const void* b, float* c) const {
+    void execute(const product& x, const void* a, const void* b, void* c) const {
         thread_local std::vector<std::byte> scratch;
         const auto needed = x.plan.scratchpad_desc().get_size();
         if (scratch.size() < needed) scratch.resize(needed);

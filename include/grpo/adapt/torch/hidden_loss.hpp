@@ -24,7 +24,7 @@ struct hidden_options {
     std::int64_t chunk = 256;     // tokens at a time
     at::Tensor hidden_ref{};      // of π_ref, for exact_kl: [.., any width], typed like the states
     at::Tensor weight_ref{};      // [vocabulary, that width]
-    bool rounded_logits = false;  // grpo::rounded_logits(): logits of 16-bit states as torch would have them; cublas_gemm's
+    bool rounded_logits = false;  // grpo::rounded_logits(): logits of 16-bit states as torch would have them
 };
 
 namespace detail {
@@ -130,7 +130,7 @@ private:
                 return run<C, G>(grpo::rounded_logits(in.view_of<T>()));
             } else {
                 require(complain("libtorch::evaluate_hidden", "rounded_logits", "is set, but this gemm does not write logits of %s: "
-                                 "cublas_gemm writes those of 16-bit states",
+                                 "cublas_gemm and onednn_gemm write those of 16-bit states",
                                  at::toString(in.hidden.scalar_type())));
                 return {};
             }
