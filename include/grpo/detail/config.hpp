@@ -24,7 +24,7 @@
 #endif
 
 // Before a loop that a kernel's text should have once: one that is rare, or whose body is large.
-#if defined(__CUDACC__)
+#if defined(__CUDA_ARCH__)
 #define GRPO_ROLLED _Pragma("unroll 1")
 #else
 #define GRPO_ROLLED

@@ -44,7 +44,7 @@ struct float_pack {
     float_pack() = default;
     template <class T>
         requires std::is_arithmetic_v<T>
-    GRPO_HD explicit float_pack(T x) {
+    GRPO_HD float_pack(T x) {
         for (int k = 0; k < N; ++k) v[k] = static_cast<float>(x);
     }
 
