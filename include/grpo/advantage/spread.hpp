@@ -215,7 +215,7 @@ struct alignas(4 * sizeof(T)) quad {
 };
 
 // One row of a team: the first entries of each lane, K of them side by side, are held in registers, so that memory is read once
-// for groups of a usual size, and in whole quads. What is beyond is dealt out in turn. Lanes and places are counted in 32 bits.
+// for groups of a usual size, and in whole quads. What is beyond is dealt out in turn.
 template <int K, class Team, class Members, class T>
 struct row_in_lanes {
     using C = std::conditional_t<std::is_integral_v<T>, double, compared<T>>;
@@ -223,9 +223,9 @@ struct row_in_lanes {
     Team& team;
     Members in;
     const T* r;
-    std::int64_t first;  // that this lane holds
+    std::int64_t first;  // of the entries that this lane holds
     std::int64_t end;
-    std::int64_t rest;   // the first beyond what lanes hold that is this lane's
+    std::int64_t rest;   // the first of its own beyond what lanes hold
     int lanes = 1;
     unsigned counted = 0;
     C x[K];
