@@ -73,6 +73,26 @@ TEST_CASE("what lies behind a mask never leaks on a device") {
     }
 }
 
+TEST_CASE("arrays that begin anywhere: whole packs of them are no single access") {
+    const on_device::session device;
+    const arrays<float> a = random_batch::make<float>(std::vector<int>(6, 24), 19);
+    const std::int64_t n = 140;  // of 144
+    for (const std::int64_t at : {1, 2, 3}) {
+        INFO("from entry " << at);
+        const auto from = [&](const std::vector<float>& x) { return grpo::view<const float>(x.data() + at, n); };
+        const auto shape = grpo::padded(5, 28).where(grpo::view<const std::uint8_t>(a.mask.data() + at, n));
+        const auto batch = grpo::batch(shape, grpo::logp(from(a.logp)), grpo::logp_old(from(a.logp_old)), grpo::advantage(from(a.advantage)));
+        const grpo::objective loss{grpo::clipped{}, grpo::aggregation::token_mean()};
+        std::vector<float> there(144, 7.0f), here(144, 7.0f);
+        const auto got = random_batch::arrived(
+            grpo::evaluate(device.gpu(), loss, batch, 1.0, grpo::d_logp(grpo::view<float>(there.data() + at, n))));
+        const auto expected = grpo::evaluate(grpo::serial{}, loss, batch, 1.0, grpo::d_logp(grpo::view<float>(here.data() + at, n)));
+        CHECK(close(got.loss(1.0), expected.loss(1.0), 1e-6));
+        CHECK(got.count.tokens == expected.count.tokens);
+        CHECK(difference(there, here, 1e-6) == "");
+    }
+}
+
 TEST_CASE("R1.16 a device counts non-finite tokens and finds the first") {
     const on_device::session device;
     arrays<float> a = random_batch::make<float>(lengths, 6, 1.0);

@@ -79,7 +79,7 @@ struct group_rows {
     group_report* report;
 
     GRPO_HD std::int64_t entries() const { return groups.extent(); }
-    static constexpr int blocks_at_once = LeftOut ? 2 : 3;    // of a device's multiprocessor; the first needs more registers
+    static constexpr int blocks_per_multiprocessor = LeftOut ? 2 : 3;  // of a device, at least: the first needs more registers
     static constexpr int entries_per_lane = LeftOut ? 4 : 8;  // what is computed once a group costs more than its rewards
 
     template <class Team>

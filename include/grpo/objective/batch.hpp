@@ -19,13 +19,6 @@ inline constexpr bool is_field = false;
 template <class Tag, class T, bool BySequence>
 inline constexpr bool is_field<field<Tag, T, BySequence>> = true;
 
-// Non-finite by bit pattern: survives -ffast-math, where x != x folds to false (R1.44).
-GRPO_HD bool is_nonfinite(float x) {
-    return (__builtin_bit_cast(std::uint32_t, x) & 0x7f800000u) == 0x7f800000u;
-}
-GRPO_HD bool is_nonfinite(double x) {
-    return (__builtin_bit_cast(std::uint64_t, x) & 0x7ff0000000000000u) == 0x7ff0000000000000u;
-}
 template <class V>
     requires(scalar_traits<V>::lanes > 1)
 GRPO_HD mask_t<V> is_nonfinite(const V& x) {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <concepts>
+#include <cstdint>
 #include <type_traits>
 
 #include <grpo/detail/config.hpp>
@@ -19,6 +20,20 @@ GRPO_HD S fma(const S& a, const S& b, const S& c) {
     } else {
         return a * b + c;
     }
+}
+
+// Non-finite by bit pattern: survives -ffast-math, where x != x folds to false (R1.44).
+GRPO_HD bool is_nonfinite(float x) {
+    return (__builtin_bit_cast(std::uint32_t, x) & 0x7f800000u) == 0x7f800000u;
+}
+GRPO_HD bool is_nonfinite(double x) {
+    return (__builtin_bit_cast(std::uint64_t, x) & 0x7ff0000000000000u) == 0x7ff0000000000000u;
+}
+
+// x - n log 2 for a whole n, whose product with the first part is exact.
+template <class S>
+GRPO_HD S exp_rest(const S& x, const S& n) {
+    return fma(n, constant<S>(2.12194440e-4), fma(n, constant<S>(-0.693359375), x));
 }
 
 // 1/2 + x/6 (1 + x/4 (1 + ... (1 + x/N))), unrolled: the divisions are constants.

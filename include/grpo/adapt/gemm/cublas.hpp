@@ -28,9 +28,8 @@ inline constexpr cudaDataType_t cuda_type = std::same_as<T, double>     ? CUDA_R
 
 }  // namespace detail
 
-// Operands of one type; bfloat16, float16 and float are summed in float, double in double, and written as such; 16-bit ones also
-// rounded to their own type. float operands are multiplied as
-// they are: `tensor_float` rounds them to TF32 first, several times as fast. Pointers are a device's; the product is enqueued
+// Operands of one type; bfloat16, float16 and float are summed in float, double in double, and written as such; products of 16-bit
+// ones also rounded to their own type. float operands are multiplied as they are: `tensor_float` rounds them to TF32 first, several times as fast. Pointers are a device's; the product is enqueued
 // on the handle's stream. The same bits from run to run on the same device. Errors: negative sizes or ones over 2^31 - 1, a
 // stride below a row's length, null pointers, a status of cuBLAS other than success. O(m n k).
 struct cublas_gemm {

@@ -25,8 +25,9 @@
 
 namespace grpo::inline v0 {
 
-// bfloat16 × bfloat16 -> float or bfloat16 and float × float -> float, summed in float; beta is 0 or 1. The first product of a shape prepares it on
-// each calling thread, later ones only look it up; an object and its copies share what they have prepared, and keep it.
+// bfloat16 × bfloat16 -> float or bfloat16, and float × float -> float, summed in float; beta is 0 or 1. The first product of
+// a shape prepares it on each calling thread, later ones only look it up; an object and its copies share what they have
+// prepared, and keep it.
 // Each calling thread keeps the scratch memory that its greatest product needed. Errors: negative sizes, a stride below
 // a row's length, null pointers, another beta, a processor for which oneDNN has no product of this type (bfloat16 needs
 // AVX-512 in oneDNN 2.6). O(m n k).

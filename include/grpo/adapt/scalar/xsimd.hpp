@@ -76,7 +76,7 @@ struct float_exp {
 
     GRPO_HD explicit float_exp(const pack& x) {
         n = xsimd::nearbyint(x * pack(1.44269504f));
-        const pack r = xsimd::fma(n, pack(2.12194440e-4f), xsimd::fma(n, pack(-0.693359375f), x));
+        const pack r = exp_rest(x, n);
         tail = exp_tail_over_square(r) * (r * r);
         q = tail + r;
     }

@@ -29,13 +29,13 @@ __device__ inline place_in_grid my_place(const team_shape& shape) {
 
 // How many blocks of row_threads a multiprocessor has at once, at least: what latency wants, unless a body needs the registers.
 template <class Body>
-consteval int blocks_at_once() {
-    if constexpr (requires { Body::blocks_at_once; }) return Body::blocks_at_once;
+consteval int blocks_per_multiprocessor() {
+    if constexpr (requires { Body::blocks_per_multiprocessor; }) return Body::blocks_per_multiprocessor;
     return 3;
 }
 
 template <class Body>
-__global__ void __launch_bounds__(row_threads, blocks_at_once<Body>()) walk_rows(const Body body, std::int64_t rows, team_shape shape) {
+__global__ void __launch_bounds__(row_threads, blocks_per_multiprocessor<Body>()) walk_rows(const Body body, std::int64_t rows, team_shape shape) {
     using team_type = device_team<1>;
     __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);

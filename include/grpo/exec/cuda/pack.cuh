@@ -171,9 +171,8 @@ struct scalar_traits<float_pack<N>> {
         if constexpr (std::is_same_v<A, pack>) total = total + those;
         else total = total + static_cast<A>(sum(those));
     }
-    // By bit pattern: exponent all ones.
     GRPO_HD static mask nonfinite(const pack& x) {
-        return mask::each([&](int k) { return (__builtin_bit_cast(std::uint32_t, x.v[k]) & 0x7f800000u) == 0x7f800000u; });
+        return mask::each([&](int k) { return detail::is_nonfinite(x.v[k]); });
     }
     GRPO_HD static float sum(const pack& x) {
         pack t = x;
@@ -199,11 +198,9 @@ struct scalar_traits<float_pack<N>> {
     // Entries beyond `count` are not touched; their lanes are 0.
     template <class U>
     GRPO_HD static pack load(const U* p, int count) {
-        if constexpr (std::is_same_v<U, float> && N % 4 == 0) {
-            if (count == N && detail::in_one_access<16>(p)) return of_floats(p);
-        }
-        if constexpr (sizeof(U) == 2) {
-            if (count == N && detail::in_one_access<2 * N>(p)) return of_halves(p);
+        if (count == N && aligned(p)) {
+            if constexpr (std::is_same_v<U, float> && N % 4 == 0) return of_floats(p);
+            if constexpr (sizeof(U) == 2) return of_halves(p);
         }
         pack r;
         for (int k = 0; k < N; ++k) r.v[k] = k < count ? static_cast<float>(p[k]) : 0.0f;
@@ -211,12 +208,12 @@ struct scalar_traits<float_pack<N>> {
     }
     template <class U>
     GRPO_HD static void store(U* p, const pack& x, int count) {
-        if (count == N && detail::in_one_access<sizeof(U) == 2 ? 2 * N : 16>(p)) return store_whole(p, x);
+        if (count == N && aligned(p)) return store_whole(p, x);
         for (int k = 0; k < N; ++k) {
             if (k < count) p[k] = static_cast<U>(x.v[k]);
         }
     }
-    // All entries, p a multiple of what they take together, or of 16 bytes.
+    // All entries, p aligned.
     template <class U>
     GRPO_HD static void store_whole(U* p, const pack& x) {
         if constexpr (std::is_same_v<U, float> && N % 4 == 0) to_floats(p, x);
@@ -235,13 +232,18 @@ struct scalar_traits<float_pack<N>> {
     }
 
 private:
+    // For accesses to all entries: by 16 bytes, or what they take together in 16-bit storage.
+    template <class U>
+    GRPO_HD static bool aligned(const U* p) {
+        return detail::in_one_access<sizeof(U) == 2 ? 2 * N : 16>(p);
+    }
     // Where e^x still changes; a NaN stays.
     GRPO_HD static float bounded(float x) { return x < -110.0f ? -110.0f : x > 89.0f ? 89.0f : x; }
     GRPO_HD static void split(float given, float x, float& remainder, float& expm1) {
         constexpr float to_whole = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, which its bits end with
         const float shifted = ::fmaf(x, 1.44269504f, to_whole);
         const float n = shifted - to_whole;
-        const float r = ::fmaf(n, 2.12194440e-4f, ::fmaf(n, -0.693359375f, x));
+        const float r = detail::exp_rest(x, n);
         const float tail = detail::exp_tail_over_square(r) * (r * r);
         // 2^(n-1), for n from -125 on: what is less vanishes beside 1/2.
         const std::int32_t whole = __builtin_bit_cast(std::int32_t, shifted) - 0x4b400000;
@@ -301,7 +303,7 @@ private:
 namespace detail {
 
 // Positions [begin, end) in packs of V that begin at multiples of their width, as arrays do in memory; the first and the last
-// are what is left.
+// are what is left. A loop over them has its body's text once, which sweep() has three times: terms are large.
 template <class V>
 struct dealt_packs {
     static constexpr std::int64_t width = scalar_traits<V>::lanes;
@@ -320,5 +322,4 @@ struct dealt_packs {
 };
 
 }  // namespace detail
-
 }  // namespace grpo::inline v0
