@@ -14,10 +14,10 @@
 
 namespace {
 
-// Rows of 23 tokens, 26 apart; with offsets instead of a stride, of 26.
+// Rows of 23 tokens, 26 apart; with offsets instead of a stride, of any length.
 constexpr std::int64_t rows = 5, width = 23, stride = 26;
 
-random_batch::arrays<float> numbers() { return random_batch::make<float>(std::vector<int>(rows, stride), 17); }
+random_batch::arrays<float> numbers() { return random_batch::make<float>({3, 0, 17, 1, 8, 29, 72}, 17); }
 
 // The same numbers in storage of another type.
 template <class T>
@@ -49,12 +49,18 @@ template <class Objective, class T, class Shape>
 void compare(const on_device::session& device, const Objective& loss, const world<T>& w, const Shape& shape) {
     using G = std::conditional_t<std::is_same_v<T, double>, double, float>;
     const double n = loss.over.denominator(grpo::count(shape));
-    std::vector<G> there(static_cast<std::size_t>(shape.extent()), G(7)), here(there);
-    const auto got = random_batch::arrived(grpo::evaluate(device.gpu(), loss, w.batch(shape), n, grpo::d_logp(there)));
-    const auto expected = grpo::evaluate(grpo::serial{}, loss, w.batch(shape), n, grpo::d_logp(here));
+    const auto on = [&](const auto& exec, std::vector<G> (&slopes)[3]) {
+        for (auto& x : slopes) x.assign(static_cast<std::size_t>(shape.extent()), G(7));
+        return random_batch::arrived(grpo::evaluate(exec, loss, w.batch(shape), n, grpo::d_logp(slopes[0]), grpo::d_entropy(slopes[1]),
+                                                    grpo::d_values(slopes[2])));
+    };
+    std::vector<G> there[3], here[3];
+    const grpo::loss_result got = on(device.gpu(), there), expected = on(grpo::serial{}, here);
     CHECK(on_device::close(got.loss(n), expected.loss(n), 1e-6));
+    CHECK(on_device::close(got.weight, expected.weight, 1e-12));
     CHECK(got.count.tokens == expected.count.tokens);
-    CHECK(on_device::difference(there, here, 1e-6) == "");
+    CHECK(got.nonfinite == expected.nonfinite);
+    for (int k = 0; k < 3; ++k) CHECK(on_device::difference(there[k], here[k], 1e-6) == "");
 }
 
 // One of the four; the others are compiled.

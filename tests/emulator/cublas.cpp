@@ -1,5 +1,5 @@
-// The functions of cuBLAS that tests/cuda calls: plain loops over the host's memory, summed in the type of the result, or in float if that is
-// of 16 bits.
+// The functions of cuBLAS that tests/cuda calls: plain loops over the host's memory, summed in the type of the result, or in
+// float if that is of 16 bits.
 #include <cstdint>
 #include <type_traits>
 

@@ -48,9 +48,9 @@ auto linear(const Hidden& hidden, const Weight& weight, std::int64_t tokens, std
     return linear_view<T>{{states.data(), states.size()}, {entries.data(), entries.size()}, tokens, vocabulary, width};
 }
 
-// The same head with logits in the type of its inputs, as frameworks compute them in 16 bits: half the memory of a chunk, and
-// half as much to move. A logit is then rounded (by 2^-9 of itself in bfloat16, 2^-12 in float16), which shows in logp: 0.03 for
-// a logit of 16 in bfloat16. For a GEMM policy that writes that type: cublas_gemm, onednn_gemm.
+// The same head with logits in the type of its inputs, as frameworks compute them in 16 bits: 2 bytes a logit of a chunk
+// instead of 6 (a float, and its gradient). A logit is then rounded (by 2^-9 of itself in bfloat16, 2^-12 in float16), which
+// shows in logp: 0.03 for a logit of 16 in bfloat16. For a GEMM policy that writes that type: cublas_gemm, onednn_gemm.
 template <class T>
 linear_view<T, T> rounded_logits(const linear_view<T>& head) {
     return {head.hidden, head.weight, head.tokens, head.vocabulary, head.width};
