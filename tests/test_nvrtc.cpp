@@ -237,6 +237,7 @@ TEST_CASE("mistakes are sentences, and nothing is launched") {
     fake().device_of_stream = 1;
     CHECK(sentence([&] { grpo::nvrtc(reinterpret_cast<CUstream>(8), grpo::view(x.memory), kernels); }) ==
           "grpo::nvrtc: stream is one of device 1, but device 0 is in use");
+    CHECK(fake().device == 0);
     fake() = {};
     fake().on_host = x.logp.data();
     CHECK(says() == "grpo::evaluate: logp points into host memory, but device 0 is to read or write it");

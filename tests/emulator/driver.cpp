@@ -20,6 +20,9 @@
 namespace {
 
 fake_cuda now;
+#ifdef GRPO_DRIVER_BEFORE_12_8
+std::vector<int> pushed;  // devices in use before
+#endif
 struct library {
     std::string code;
     emulator::module_text ptx{};
@@ -119,10 +122,28 @@ CUresult cuPointerGetAttributes(unsigned count, CUpointer_attribute* which, void
     }
     return CUDA_SUCCESS;
 }
+#ifndef GRPO_DRIVER_BEFORE_12_8
 CUresult cuStreamGetDevice(CUstream, CUdevice* device) {
     *device = now.device_of_stream;
     return CUDA_SUCCESS;
 }
+#else
+// The context of a device: the address of its number.
+CUresult cuStreamGetCtx(CUstream, CUcontext* context) {
+    *context = reinterpret_cast<CUcontext>(&now.device_of_stream);
+    return CUDA_SUCCESS;
+}
+CUresult cuCtxPushCurrent(CUcontext context) {
+    pushed.push_back(now.device);
+    now.device = *reinterpret_cast<const int*>(context);
+    return CUDA_SUCCESS;
+}
+CUresult cuCtxPopCurrent(CUcontext*) {
+    now.device = pushed.back();
+    pushed.pop_back();
+    return CUDA_SUCCESS;
+}
+#endif
 CUresult cuMemsetD8Async(CUdeviceptr p, unsigned char value, std::size_t bytes, CUstream) {
     ++now.cleared;
     const auto work = [=] { std::memset(reinterpret_cast<void*>(p), value, bytes); };

@@ -74,6 +74,15 @@ foreach(variant IN LISTS GRPO_TEST_VARIANTS)
   endforeach()
 endforeach()
 
+# A driver that does not tell whose a stream is.
+if(TARGET test_nvrtc AND TARGET grpo_emulator)
+  grpo_add_emulator_part(grpo_emulator.before_12_8 MODULE emulator/driver.cpp)
+  target_compile_definitions(grpo_emulator.before_12_8 PRIVATE GRPO_DRIVER_BEFORE_12_8)
+  add_test(NAME test_nvrtc.driver_before_12_8 COMMAND test_nvrtc --test-case=mistakes*)
+  set_tests_properties(test_nvrtc.driver_before_12_8 PROPERTIES TIMEOUT 300 ENVIRONMENT
+                       "GRPO_CUDA_DRIVER=$<TARGET_FILE:grpo_emulator.before_12_8>;GRPO_NVRTC=${GRPO_NVRTC_LIBRARY}")
+endif()
+
 # Rows of more than one lane, and a device without clusters.
 if(NOT TARGET test_emulated_core)
   return()

@@ -23,6 +23,9 @@
 #include <grpo/exec/cuda/executor.hpp>
 #include <grpo/exec/cuda/kernels.cuh>
 #include <grpo/exec/cuda/plan.hpp>
+#if CUDART_VERSION < 12080
+#include <grpo/exec/cuda/stream_owner.hpp>
+#endif
 
 namespace grpo::inline v0 {
 namespace detail {
@@ -46,10 +49,22 @@ struct cuda_runtime {
                            attribute(cudaDevAttrComputeCapabilityMinor, facts.device);
         return facts;
     }
-    // Before CUDA 12.8 a stream does not tell.
-    static int device_of([[maybe_unused]] cudaStream_t stream, int in_use) {
+    static int device_of(cudaStream_t stream, int in_use) {
+        if (stream == nullptr) return in_use;
 #if CUDART_VERSION >= 12080
-        if (stream != nullptr) require_cuda("cudaStreamGetDevice", cudaStreamGetDevice(stream, &in_use));
+        require_cuda("cudaStreamGetDevice", cudaStreamGetDevice(stream, &in_use));
+#else
+        static const stream_owner of_stream = [] {
+            stream_owner all;
+            find(all.context, "cuStreamGetCtx");
+            find(all.push, "cuCtxPushCurrent");
+            find(all.device, "cuCtxGetDevice");
+            find(all.pop, "cuCtxPopCurrent");
+            return all;
+        }();
+        const char* what = nullptr;
+        const CUresult code = of_stream(stream, in_use, what);
+        require(code == CUDA_SUCCESS ? problem{} : complain(name, what, "failed (%lld)", static_cast<long long>(code)));
 #endif
         return in_use;
     }
@@ -86,6 +101,15 @@ struct cuda_runtime {
     }
 
 private:
+#if CUDART_VERSION < 12080
+    // The driver's, which is not linked.
+    template <class F>
+    static void find(F*& function, const char* symbol) {
+        void* found = nullptr;
+        require_cuda("cudaGetDriverEntryPoint", cudaGetDriverEntryPoint(symbol, &found, cudaEnableDefault));
+        function = reinterpret_cast<F*>(found);
+    }
+#endif
     template <class Body>
     static constexpr auto* kernel_of(kernels::walk_rows<Body>) {
         return &detail::walk_rows<Body>;

@@ -49,9 +49,11 @@ public:
     }
     int device_of(CUstream stream, int in_use) const {
         CUdevice device = in_use;
-        if (stream != nullptr && driver_->stream_device != nullptr) {
-            driver_->require("cuStreamGetDevice", driver_->stream_device(stream, &device));
-        }
+        if (stream == nullptr) return device;
+        const char* what = "cuStreamGetDevice";
+        const CUresult code = driver_->stream_device != nullptr ? driver_->stream_device(stream, &device)
+                                                                : driver_->of_stream(stream, device, what);
+        driver_->require(what, code);
         return device;
     }
     problem locate(const char* function, const char* argument, const void* p, int& device) const {

@@ -10,6 +10,7 @@
 
 #include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
+#include <grpo/exec/cuda/stream_owner.hpp>
 
 #if CUDA_VERSION < 12000
 #error "grpo: <cuda.h> is older than CUDA 12, which run-time compilation needs"
@@ -56,6 +57,7 @@ struct cuda_driver {
     decltype(&::cuDeviceGetAttribute) device_attribute;
     decltype(&::cuPointerGetAttributes) pointer_attributes;
     CUresult (*stream_device)(CUstream, CUdevice*);  // of drivers since 12.8
+    stream_owner of_stream;                           // of those before
     decltype(&::cuMemsetD8Async) memset;
     decltype(&::cuLibraryLoadData) load;
     decltype(&::cuLibraryGetKernel) kernel;
@@ -86,6 +88,12 @@ private:
         file.find(device_attribute, "cuDeviceGetAttribute");
         file.find(pointer_attributes, "cuPointerGetAttributes");
         file.find_if_there(stream_device, "cuStreamGetDevice");
+        if (stream_device == nullptr) {
+            file.find(of_stream.context, "cuStreamGetCtx");
+            file.find(of_stream.push, "cuCtxPushCurrent_v2");
+            file.find(of_stream.device, "cuCtxGetDevice");
+            file.find(of_stream.pop, "cuCtxPopCurrent_v2");
+        }
         file.find(memset, "cuMemsetD8Async");
         file.find(load, "cuLibraryLoadData");
         file.find(kernel, "cuLibraryGetKernel");
