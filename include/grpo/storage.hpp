@@ -20,14 +20,14 @@ struct bfloat16 {
     template <class T>
         requires std::is_arithmetic_v<T>
     GRPO_HD explicit bfloat16(T x) {
-        const std::uint32_t u = __builtin_bit_cast(std::uint32_t, static_cast<float>(x));
+        const std::uint32_t u = detail::bit_cast<std::uint32_t>(static_cast<float>(x));
         const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
         const std::uint32_t rounded = u + 0x7fffu + ((u >> 16) & 1u);
         bits = static_cast<std::uint16_t>(nan ? (u >> 16) | 0x40u : rounded >> 16);
     }
     template <std::floating_point T>
     GRPO_HD explicit operator T() const {
-        return static_cast<T>(__builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16));
+        return static_cast<T>(detail::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16));
     }
 };
 
@@ -38,16 +38,16 @@ struct float16 {
     float16() = default;
     template <class T>
         requires std::is_arithmetic_v<T>
-    GRPO_HD explicit float16(T x) : bits(pack(__builtin_bit_cast(std::uint32_t, static_cast<float>(x)))) {}
+    GRPO_HD explicit float16(T x) : bits(pack(detail::bit_cast<std::uint32_t>(static_cast<float>(x)))) {}
     template <std::floating_point T>
     GRPO_HD explicit operator T() const {
         // 2^112 times a float with the half's exponent and fraction is the half's value, subnormals included.
         const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
         const std::uint32_t rest = static_cast<std::uint32_t>(bits & 0x7fffu) << 13;
         if (rest >= 0x0f800000u) {  // infinity or NaN
-            return static_cast<T>(__builtin_bit_cast(float, sign | 0x7f800000u | (rest & 0x007fffffu)));
+            return static_cast<T>(detail::bit_cast<float>(sign | 0x7f800000u | (rest & 0x007fffffu)));
         }
-        const float magnitude = __builtin_bit_cast(float, rest) * 0x1p112f;
+        const float magnitude = detail::bit_cast<float>(rest) * 0x1p112f;
         return static_cast<T>(sign != 0 ? -magnitude : magnitude);
     }
 
@@ -59,8 +59,8 @@ private:
         if (a > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);
         if (a >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);
         if (a < 0x38800000u) {  // subnormal: adding 1/2 leaves the rounded fraction in the low bits
-            const float shifted = __builtin_bit_cast(float, a) + 0.5f;
-            return static_cast<std::uint16_t>(sign | (__builtin_bit_cast(std::uint32_t, shifted) - 0x3f000000u));
+            const float shifted = detail::bit_cast<float>(a) + 0.5f;
+            return static_cast<std::uint16_t>(sign | (detail::bit_cast<std::uint32_t>(shifted) - 0x3f000000u));
         }
         const std::uint32_t rounded = a - 0x38000000u + 0xfffu + ((a >> 13) & 1u);
         return static_cast<std::uint16_t>(sign | (rounded >> 13));

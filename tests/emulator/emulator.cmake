@@ -96,3 +96,9 @@ foreach(name IN ITEMS core executor)
                        ENVIRONMENT "${environment};GRPO_EMULATED_CAPABILITY=75;GRPO_STRETCH=2")
   grpo_has_compiled(test_emulated_${name}.sm_75 test_emulated_${name})
 endforeach()
+
+add_test(NAME test_emulated_executor.old_nvrtc COMMAND test_emulated_executor)
+get_property(environment TEST test_emulated_executor PROPERTY ENVIRONMENT)
+set_tests_properties(test_emulated_executor.old_nvrtc PROPERTIES
+                     ENVIRONMENT "${environment};GRPO_EMULATED_NVRTC=12.0"
+                     PASS_REGULAR_EXPRESSION "grpo::nvrtc: NVRTC has version 12.0, but at least 12.1 is needed")

@@ -56,8 +56,8 @@ GRPO_HD double variance_of(double m2, double n, int ddof) {
 // without any rounding: the sum is then the same in every order (R1.10). What is rounded away is at most n·bound·2^-51
 // per element. (Under -ffast-math the compiler may drop the rounding; the sum is then an ordinary one.)
 GRPO_HD double grid_for(double bound, double n) {
-    const std::uint64_t exponent = __builtin_bit_cast(std::uint64_t, bound * n) & 0x7ff0000000000000u;
-    return __builtin_bit_cast(double, exponent) * 6.0;
+    const std::uint64_t exponent = detail::bit_cast<std::uint64_t>(bound * n) & 0x7ff0000000000000u;
+    return detail::bit_cast<double>(exponent) * 6.0;
 }
 
 // Sizes and null pointers of one argument.
@@ -77,7 +77,7 @@ problem may_have(const char* function, const char* argument, const view<T>& data
 inline bool all_finite(const float* x, std::int64_t n) {
     std::uint32_t bad = 0;
     for (std::int64_t i = 0; i < n; ++i) {
-        bad |= (__builtin_bit_cast(std::uint32_t, x[i]) & 0x7f800000u) + 0x00800000u;
+        bad |= (detail::bit_cast<std::uint32_t>(x[i]) & 0x7f800000u) + 0x00800000u;
     }
     return (bad & 0x80000000u) == 0;
 }

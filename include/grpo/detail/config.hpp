@@ -31,4 +31,19 @@
 #endif
 
 // The inline namespace changes only when the layout of a public type does: mixing versions is then a link error.
-namespace grpo::inline v0 {}
+namespace grpo::inline v0::detail {
+
+// std::bit_cast, which kernels cannot call; CUDA's compilers have the built-in one since 12.3.
+template <class To, class From>
+GRPO_HD To bit_cast(const From& x) {
+#if defined(__CUDACC__) && __CUDACC_VER_MAJOR__ == 12 && __CUDACC_VER_MINOR__ < 3
+    static_assert(sizeof(To) == sizeof(From));
+    To bits;
+    __builtin_memcpy(&bits, &x, sizeof(To));
+    return bits;
+#else
+    return __builtin_bit_cast(To, x);
+#endif
+}
+
+}  // namespace grpo::inline v0::detail

@@ -23,6 +23,9 @@
 #include <grpo/exec/cuda/executor.hpp>
 #include <grpo/exec/cuda/kernels.cuh>
 #include <grpo/exec/cuda/plan.hpp>
+#if CUDART_VERSION < 12010
+#error "grpo: the CUDA Toolkit is older than 12.1, the first whose assembler knows what clusters of blocks use"
+#endif
 #if CUDART_VERSION < 12080
 #include <grpo/exec/cuda/stream_owner.hpp>
 #endif

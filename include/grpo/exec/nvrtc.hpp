@@ -12,7 +12,7 @@
 //   grpo::nvrtc gpu(stream, workspace, kernels);             // kernels outlive it
 //
 // Neither the driver nor NVRTC is linked: a program starts without them, and what needs them raises a sentence. A driver and an
-// NVRTC of CUDA 12 or newer; GRPO_CUDA_DRIVER and GRPO_NVRTC name other files, GRPO_NVRTC_CACHE a folder for kernels.
+// NVRTC of CUDA 12.1 or newer; GRPO_CUDA_DRIVER and GRPO_NVRTC name other files, GRPO_NVRTC_CACHE a folder for kernels.
 // A term of your own is compiled too: give its text as nvrtc_options::prelude, with GRPO_HD on its functions. Types without a
 // name (lambdas) and those within functions are for the CPU alone. Needs <cuda.h>, <nvrtc.h> and run-time type information.
 #pragma once

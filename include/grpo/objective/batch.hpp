@@ -26,9 +26,9 @@ GRPO_HD mask_t<V> is_nonfinite(const V& x) {
 }
 
 // NaN by bit pattern where there is one value; for packs an infinity is told apart by comparing it.
-GRPO_HD bool is_nan(float x) { return (__builtin_bit_cast(std::uint32_t, x) & 0x7fffffffu) > 0x7f800000u; }
+GRPO_HD bool is_nan(float x) { return (detail::bit_cast<std::uint32_t>(x) & 0x7fffffffu) > 0x7f800000u; }
 GRPO_HD bool is_nan(double x) {
-    return (__builtin_bit_cast(std::uint64_t, x) & 0x7fffffffffffffffu) > 0x7ff0000000000000u;
+    return (detail::bit_cast<std::uint64_t>(x) & 0x7fffffffffffffffu) > 0x7ff0000000000000u;
 }
 template <class V>
     requires(scalar_traits<V>::lanes > 1)

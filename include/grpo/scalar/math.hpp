@@ -24,10 +24,10 @@ GRPO_HD S fma(const S& a, const S& b, const S& c) {
 
 // Non-finite by bit pattern: survives -ffast-math, where x != x folds to false (R1.44).
 GRPO_HD bool is_nonfinite(float x) {
-    return (__builtin_bit_cast(std::uint32_t, x) & 0x7f800000u) == 0x7f800000u;
+    return (detail::bit_cast<std::uint32_t>(x) & 0x7f800000u) == 0x7f800000u;
 }
 GRPO_HD bool is_nonfinite(double x) {
-    return (__builtin_bit_cast(std::uint64_t, x) & 0x7ff0000000000000u) == 0x7ff0000000000000u;
+    return (detail::bit_cast<std::uint64_t>(x) & 0x7ff0000000000000u) == 0x7ff0000000000000u;
 }
 
 // x - n log 2 for a whole n, whose product with the first part is exact.

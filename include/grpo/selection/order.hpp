@@ -26,13 +26,13 @@ namespace detail {
 // a < b exactly if order_key(a) < order_key(b); -0 and +0 have the same key.
 inline std::uint64_t order_key(double x) {
     constexpr std::uint64_t sign = 0x8000000000000000u;
-    const std::uint64_t bits = __builtin_bit_cast(std::uint64_t, x);
+    const std::uint64_t bits = detail::bit_cast<std::uint64_t>(x);
     if (bits == sign) return sign;
     return (bits & sign) != 0 ? ~bits : bits | sign;
 }
 inline double key_value(std::uint64_t key) {
     constexpr std::uint64_t sign = 0x8000000000000000u;
-    return __builtin_bit_cast(double, (key & sign) != 0 ? key & ~sign : ~key);
+    return detail::bit_cast<double>((key & sign) != 0 ? key & ~sign : ~key);
 }
 
 // Whether a key has the bits that a search has fixed above `shift`.

@@ -114,8 +114,8 @@ GRPO_HD void write(void* p, const sixteen_bytes& x) {
 }
 GRPO_HD void write(void* p, const access<2>& x) { *static_cast<access<2>*>(p) = x; }
 
-GRPO_HD float upper_half(std::uint32_t word) { return __builtin_bit_cast(float, word & 0xffff0000u); }
-GRPO_HD float lower_half(std::uint32_t word) { return __builtin_bit_cast(float, word << 16); }
+GRPO_HD float upper_half(std::uint32_t word) { return detail::bit_cast<float>(word & 0xffff0000u); }
+GRPO_HD float lower_half(std::uint32_t word) { return detail::bit_cast<float>(word << 16); }
 
 // Two floats as neighbouring bfloat16, a in the lower half.
 GRPO_HD std::uint32_t two_bfloat16(float a, float b) {
@@ -246,8 +246,8 @@ private:
         const float r = detail::exp_rest(x, n);
         const float tail = detail::exp_tail_over_square(r) * (r * r);
         // 2^(n-1), for n from -125 on: what is less vanishes beside 1/2.
-        const std::int32_t whole = __builtin_bit_cast(std::int32_t, shifted) - 0x4b400000;
-        const float half = __builtin_bit_cast(float, static_cast<std::uint32_t>((whole < -125 ? -125 : whole) + 126) << 23);
+        const std::int32_t whole = detail::bit_cast<std::int32_t>(shifted) - 0x4b400000;
+        const float half = detail::bit_cast<float>(static_cast<std::uint32_t>((whole < -125 ? -125 : whole) + 126) << 23);
         const float y = ::fmaf(half, tail + r, half - 0.5f);
         expm1 = y + y;
         remainder = n == 0.0f ? tail : expm1 - given;
@@ -256,14 +256,14 @@ private:
         pack r;
         for (int k = 0; k < N; k += 4) {
             const auto four = *reinterpret_cast<const detail::sixteen_bytes*>(p + k);
-            for (int j = 0; j < 4; ++j) r.v[k + j] = __builtin_bit_cast(float, four.word[j]);
+            for (int j = 0; j < 4; ++j) r.v[k + j] = detail::bit_cast<float>(four.word[j]);
         }
         return r;
     }
     GRPO_HD static void to_floats(float* p, const pack& x) {
         for (int k = 0; k < N; k += 4) {
             detail::sixteen_bytes four;
-            for (int j = 0; j < 4; ++j) four.word[j] = __builtin_bit_cast(std::uint32_t, x.v[k + j]);
+            for (int j = 0; j < 4; ++j) four.word[j] = detail::bit_cast<std::uint32_t>(x.v[k + j]);
             detail::write(p + k, four);
         }
     }

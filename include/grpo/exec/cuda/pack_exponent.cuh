@@ -26,8 +26,8 @@ public:
     using once = float;
     GRPO_HD static double log(double sum) {
         if (!(sum > 1e-300 && sum < 1e300)) return ::log(sum);
-        const auto bits = __builtin_bit_cast(std::uint64_t, sum);
-        const auto mantissa = __builtin_bit_cast(double, (bits & 0xfffffffffffffu) | 0x3ff0000000000000u);
+        const auto bits = detail::bit_cast<std::uint64_t>(sum);
+        const auto mantissa = detail::bit_cast<double>((bits & 0xfffffffffffffu) | 0x3ff0000000000000u);
         return (static_cast<double>(bits >> 52) - 1023.0) * unit + static_cast<double>(::logf(static_cast<float>(mantissa)));
     }
     static constexpr bool moves_exactly = false;  // p are not kept: the second pass has the logits in a cache
@@ -85,7 +85,7 @@ private:
     }
     // 2^-n for a whole n >= 0.
     GRPO_HD static double whole_power(double n) {
-        return n < 1000 ? __builtin_bit_cast(double, (1023 - static_cast<std::int64_t>(n)) << 52) : 0.0;
+        return n < 1000 ? detail::bit_cast<double>((1023 - static_cast<std::int64_t>(n)) << 52) : 0.0;
     }
     GRPO_HD void set(float power) {
         reference_ = ::floorf(power);

@@ -242,6 +242,9 @@ private:
         int major = 0;
         int minor = 0;
         library.require("nvrtcVersion", library.version(&major, &minor));
+        if (major < 12 || (major == 12 && minor < 1)) {
+            detail::raise(detail::complain("nvrtc", "NVRTC", "has version %d.%d, but at least 12.1 is needed", major, minor));
+        }
         of_headers_ = {};
         of_headers_.add(std::to_string(major) + "." + std::to_string(minor));
         for (const auto& [name, header] : headers) {

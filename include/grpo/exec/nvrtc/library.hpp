@@ -12,8 +12,8 @@
 #include <grpo/detail/config.hpp>
 #include <grpo/exec/cuda/stream_owner.hpp>
 
-#if CUDA_VERSION < 12000
-#error "grpo: <cuda.h> is older than CUDA 12, which run-time compilation needs"
+#if CUDA_VERSION < 12010
+#error "grpo: <cuda.h> is older than CUDA 12.1, which run-time compilation needs"
 #endif
 
 namespace grpo::inline v0::detail {

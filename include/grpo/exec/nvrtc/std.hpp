@@ -125,7 +125,7 @@ int snprintf(char*, size_t, const char*, ...);
 }  // namespace std
 
 inline constexpr std::FILE* stderr = nullptr;
-inline constexpr double HUGE_VAL = __builtin_bit_cast(double, 0x7ff0000000000000ul);
+inline constexpr double HUGE_VAL = 1.0 / 0.0;  // as these compilers fold it
 
 inline void* __builtin_memcpy(void* to, const void* from, std::size_t bytes) {
     return memcpy(to, from, bytes);
