@@ -79,15 +79,17 @@ TEST_CASE("every recipe on every shape and storage is the CPU's") {
     const on_device::session device;
     const world<float> single;
     const world<double> twice;
-    const world<grpo::bfloat16> half;
+    const world<grpo::bfloat16> bfloat;
+    const world<grpo::float16> half;
     int turn = 0;
     grpo::recipe::for_each([&](const auto& r) {
         if constexpr ((std::remove_cvref_t<decltype(r.objective.term)>::needs & grpo::input::chosen::bit) == 0) {
             INFO(r.name << ", " << turn);
-            const int shape = turn / 3 % 4;
-            on_shapes(device, r.objective, single, turn % 3 == 0 ? shape : -1);
-            on_shapes(device, r.objective, twice, turn % 3 == 1 ? shape : -1);
-            on_shapes(device, r.objective, half, turn % 3 == 2 ? shape : -1);
+            const int shape = turn / 4 % 4;
+            on_shapes(device, r.objective, single, turn % 4 == 0 ? shape : -1);
+            on_shapes(device, r.objective, twice, turn % 4 == 1 ? shape : -1);
+            on_shapes(device, r.objective, bfloat, turn % 4 == 2 ? shape : -1);
+            on_shapes(device, r.objective, half, turn % 4 == 3 ? shape : -1);
             ++turn;
         }
     });
