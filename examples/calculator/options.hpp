@@ -17,6 +17,18 @@ constexpr std::int64_t gsm8k_sft_steps = 1500;
 
 namespace detail {
 
+// Limited on one side; CLI11's own name the largest double in what they say.
+inline CLI::Validator above(bool zero_too, const char* what, const char* kind) {
+    const auto complaint = [zero_too, what](const std::string& text) {
+        double x = 0;
+        const bool fine = CLI::detail::lexical_cast(text, x) && (x > 0 || (zero_too && x == 0));
+        return fine ? std::string() : fmt::format("{} is not {}", text, what);
+    };
+    return CLI::Validator(complaint, kind, kind);
+}
+inline CLI::Validator positive() { return above(false, "a number above 0", "POSITIVE"); }
+inline CLI::Validator not_negative() { return above(true, "0 or a number above 0", "NONNEGATIVE"); }
+
 inline void task_options(CLI::App& app, settings& s) {
     const std::string group = "The task";
     app.add_option(
@@ -55,15 +67,15 @@ inline void model_group(CLI::App& app, settings& s) {
 inline void sft_options(CLI::App& app, settings& s) {
     const std::string group = "Imitation (SFT)";
     app.add_option("--sft-examples", s.sft_examples, "Worked examples, the first ones of the training stream")
-        ->check(CLI::PositiveNumber)
+        ->check(positive())
         ->group(group);
     app.add_option("--sft-steps", s.sft_steps,
                    fmt::format("Updates; with --gsm8k, whose expressions are harder, {}", gsm8k_sft_steps))
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative())
         ->group(group);
-    app.add_option("--sft-batch", s.sft_batch, "Examples an update")->check(CLI::PositiveNumber)->group(group);
+    app.add_option("--sft-batch", s.sft_batch, "Examples an update")->check(positive())->group(group);
     app.add_option("--sft-learning-rate", s.sft_learning_rate, "Learning rate, warmed up and then constant")
-        ->check(CLI::PositiveNumber)
+        ->check(positive())
         ->group(group);
     app.add_option("--init", s.init, "Begin with the model of this checkpoint instead")->group(group);
 }
@@ -86,45 +98,45 @@ inline void method_group(CLI::App& app, settings& s) {
            "--kl", s.method.kl,
            "Coefficient of the KL to the reference, where the recipe has it or else in the loss; for dpo its beta "
            "(not given: the recipe's own)")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative())
         ->default_str("")
         ->group(group);
     app.add_option("--reference-refresh", s.reference_refresh,
                    "Iterative GRPO: the reference becomes the policy every so many steps; 0: never")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative())
         ->group(group);
     app.add_option("--critic", s.method.critic, "Weight of the value loss of ppo and vapo")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative())
         ->group(group);
     app.add_flag("--dynamic-sampling", s.dynamic_sampling,
                  "Prompts whose responses are all right or all wrong are replaced by others, up to 3 times (DAPO)")
         ->group(group);
     app.add_option("--overlong", s.overlong,
                    "Responses within so many tokens of the limit lose reward, up to 1 at it (DAPO); 0: none do")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative())
         ->group(group);
 }
 
 inline void loop_options(CLI::App& app, settings& s) {
     const std::string group = "Reinforcement learning: the loop";
-    app.add_option("--steps", s.steps, "Batches of samples")->check(CLI::NonNegativeNumber)->group(group);
-    app.add_option("--groups", s.groups, "Prompts a step")->check(CLI::PositiveNumber)->group(group);
-    app.add_option("--group-size", s.group_size, "Responses to each prompt")->check(CLI::PositiveNumber)->group(group);
-    app.add_option("--inner-steps", s.inner_steps, "Updates for each batch")->check(CLI::PositiveNumber)->group(group);
+    app.add_option("--steps", s.steps, "Batches of samples")->check(not_negative())->group(group);
+    app.add_option("--groups", s.groups, "Prompts a step")->check(positive())->group(group);
+    app.add_option("--group-size", s.group_size, "Responses to each prompt")->check(positive())->group(group);
+    app.add_option("--inner-steps", s.inner_steps, "Updates for each batch")->check(positive())->group(group);
     app.add_option("--max-samples", s.max_samples, "Stop after so many responses; 0: after --steps")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative())
         ->group(group);
     app.add_option("--temperature", s.temperature, "Of sampling, and of every log-probability")
-        ->check(CLI::PositiveNumber)
+        ->check(positive())
         ->group(group);
     app.add_option("--learning-rate", s.learning_rate, "Learning rate, warmed up and then down to 0 on half a cosine")
-        ->check(CLI::PositiveNumber)
+        ->check(positive())
         ->group(group);
     app.add_option("--warm-up", s.warm_up, "Steps until the full learning rate")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative())
         ->group(group);
     app.add_option("--longest-gradient", s.longest_gradient, "Gradients are cut to this norm")
-        ->check(CLI::PositiveNumber)
+        ->check(positive())
         ->group(group);
     app.add_flag("--guard,!--no-guard", s.guard, "Go back to good weights at half the rate when training collapses")
         ->group(group);
@@ -133,23 +145,23 @@ inline void loop_options(CLI::App& app, settings& s) {
 inline void run_options(CLI::App& app, settings& s) {
     const std::string evaluation = "Evaluation";
     app.add_option("--held-out", s.held_out, "Held-out problems before and after")
-        ->check(CLI::PositiveNumber)
+        ->check(positive())
         ->group(evaluation);
     app.add_option("--samples", s.samples, "Samples of each for pass@k and maj@k")
-        ->check(CLI::PositiveNumber)
+        ->check(positive())
         ->group(evaluation);
     app.add_option("--evaluate-every", s.evaluate_every, "Steps between greedy evaluations for the curve; 0: none")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative())
         ->group(evaluation);
     app.add_option("--curve-problems", s.curve_problems, "Held-out problems of those")
-        ->check(CLI::PositiveNumber)
+        ->check(positive())
         ->group(evaluation);
     const std::string group = "The run";
     app.add_option("--out", s.out, "Folder for config.json, metrics.csv, results.json, curves.svg, checkpoint.bin")
         ->group(group);
     app.add_option("--seed", s.seed, "The same seed gives the same numbers, with any number of threads")->group(group);
     app.add_option("--threads", s.threads, "Threads")->check(CLI::Range(1, 1024))->group(group);
-    app.add_option("--save-every", s.save_every, "Steps between checkpoints")->check(CLI::PositiveNumber)->group(group);
+    app.add_option("--save-every", s.save_every, "Steps between checkpoints")->check(positive())->group(group);
     auto* const resume = app.add_flag("--resume", s.resume, "Go on with the run in --out")->group(group);
     app.add_flag("--force", s.force, "Replace the run in --out")->excludes(resume)->group(group);
 }
