@@ -97,6 +97,7 @@ foreach(name IN ITEMS core executor)
   grpo_has_compiled(test_emulated_${name}.sm_75 test_emulated_${name})
 endforeach()
 
+# An NVRTC that is too old.
 add_test(NAME test_emulated_executor.old_nvrtc COMMAND test_emulated_executor)
 get_property(environment TEST test_emulated_executor PROPERTY ENVIRONMENT)
 set_tests_properties(test_emulated_executor.old_nvrtc PROPERTIES

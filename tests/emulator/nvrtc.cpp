@@ -1,6 +1,5 @@
 // NVRTC, but for the machine code that it returns: that is PTX, which the driver of driver.cpp follows.
-// GRPO_REAL_NVRTC names the file of the real one, GRPO_EMULATED_NVRTC the
-// version that it gives itself out for.
+// GRPO_REAL_NVRTC names the file of the real one, GRPO_EMULATED_NVRTC the version that it says it is.
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
