@@ -192,9 +192,11 @@ def bad_input(place, start_of):
     (data / "train.jsonl").write_text('{"question": "q", "answer": "<<1+2=3>>"}\n{"question": \n')
     (data / "test.jsonl").write_text('{"question": "q", "answer": "<<2+2=4>>"}\n')
     refused(1, "train.jsonl:2:", new, *QUICK, f"--gsm8k={data}")
-    for wrong in ("--steps=-1", "--groups=0", "--temperature=0", "--supervision=none", "--nonsense"):
+    for wrong, part in (("--steps=-1", "--steps: -1 is not 0 or a number above 0"), ("--groups=0", "--groups: 0 is not a number above 0"),
+                        ("--temperature=nan", "--temperature: nan is not a number above 0"), ("--supervision=none", "--supervision"),
+                        ("--nonsense", "--nonsense")):
         _, complained = run(new, *QUICK, wrong, status=2)
-        assert wrong.split("=")[0] in complained, (wrong, complained)
+        assert part in complained, (wrong, complained)
     assert not new.exists()
     refused(1, "config.json", new, *QUICK, limit=64)
 
