@@ -440,6 +440,19 @@ TEST_CASE("R1.17 a missing rollout log-probability has weight 1 and is counted")
     CHECK(vectors::close(m.perplexity_rollout, std::exp((1.25 + 0.375) / 2) + std::exp((2.0 + 1.75 + 1.0) / 3), 1e-12));
 }
 
+TEST_CASE("k3 of weights near 1 keeps its digits in float") {
+    // e^x - 1 - x by its series, where e^x - 1 less x would cancel all but three digits.
+    const double x = std::ldexp(1.0, -12);
+    const double k3 = x * x / 2 * (1 + x / 3 * (1 + x / 4));
+    const std::vector<float> old{-1.0f, -0.5f}, rollout{-1.0f - static_cast<float>(x), -0.5f - static_cast<float>(x)};
+    const grpo::batch batch(grpo::padded(1, 2), grpo::logp_old(old), grpo::logp_rollout(rollout));
+    CHECK(vectors::close(grpo::measure_mismatch(batch).k3 / (2 * k3), 1.0, 1e-6));
+    mask_t keep(2);
+    std::vector<double> mean(1);
+    grpo::reject(batch, rejection::k3(rejection_level::sequence_mean, 1.0), keep, mean);
+    CHECK(vectors::close(mean[0] / k3, 1.0, 1e-6));
+}
+
 TEST_CASE("R1.33 each rule treats the same weight in its own way, and the outside fraction and ESS follow") {
     const std::vector<double> old{0.0, 0.0, 0.0, 0.0};
     const std::vector<double> rollout{-std::log(4.0), 0.0, std::log(4.0), 0.0};  // w = 4, 1, 1/4, 1

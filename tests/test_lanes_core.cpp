@@ -70,29 +70,6 @@ TEST_CASE("several rewards, and A*-PO's loss") {
           doctest::Approx(expected));
 }
 
-TEST_CASE("metrics of two engines, and of a critic") {
-    const rows_of_any_length rows;
-    const auto x = numbers<float>(rows.n, 16);
-    const auto y = numbers<float>(rows.n, 17);
-    const auto engines = grpo::batch(rows.masked(), grpo::logp_old(x), grpo::logp_rollout(y));
-    const auto critic = grpo::batch(rows.masked(), grpo::values(x), grpo::returns(y));
-    const auto expected = grpo::measure_mismatch(engines);
-    const double correlation = grpo::measure_probability_fit(engines).correlation();
-    const double explained = grpo::measure_value_fit(critic).explained_variance();
-    const auto on = [&](const auto& exec) {
-        const grpo::mismatch got = random_batch::arrived(grpo::measure_mismatch(exec, engines));
-        CHECK(got.kl == doctest::Approx(expected.kl));
-        CHECK(got.largest_weight == expected.largest_weight);
-        CHECK(got.smallest_weight == expected.smallest_weight);
-        CHECK(got.tokens == expected.tokens);
-        CHECK(got.perplexity_old == doctest::Approx(expected.perplexity_old));
-        CHECK(random_batch::arrived(grpo::measure_probability_fit(exec, engines)).correlation() == doctest::Approx(correlation));
-        CHECK(random_batch::arrived(grpo::measure_value_fit(exec, critic)).explained_variance() == doctest::Approx(explained));
-    };
-    on(lanes<4>{});
-    on(elsewhere<4>{});
-}
-
 TEST_CASE("advantage rules of recipes") {
     const rows_of_any_length rows;
     const auto groups = grpo::padded(3, 2);

@@ -70,6 +70,13 @@ def sequence_loss(logp, logp_old, logp_ref, mask, advantage, low: float, high: f
     return (-surrogate * mask).sum() / mask.numel()
 
 
+def truncated_weights(logp_old, logp_rollout, mask):
+    """min(w, 2) of tokens that count, and the sums that say how far the engines are apart: Σw, Σw², how many are cut."""
+    w = torch.exp(logp_old - logp_rollout)
+    weight = w.clamp(max=2.0) * mask
+    return weight, weight.sum(), (weight * weight).sum(), ((w > 2.0) * mask).sum()
+
+
 def loss_of_logits(logits, b: Batch, token_loss=clipped_loss, logp_of=token_logp):
     logp = logp_of(logits, b.target.flatten()).view(b.shape)
     return token_loss(logp, b.logp_old.to(logp.dtype), b.logp_ref.to(logp.dtype), b.mask, b.advantage.to(logp.dtype))

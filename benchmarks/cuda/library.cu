@@ -112,6 +112,17 @@ int grpo_token_loss(void* place, const float* logp, const float* logp_old, const
     });
 }
 
+int grpo_correction_weights(void* place, const float* logp_old, const float* logp_rollout, const unsigned char* mask,
+                            long long sequences, long long length, float* weight) {
+    return guarded([&] {
+        const std::int64_t n = sequences * length;
+        const auto& at = *static_cast<const workplace*>(place);
+        const auto shape = grpo::padded(sequences, length).where(view(mask, n));
+        const auto batch = grpo::batch(shape, grpo::logp_old(view(logp_old, n)), grpo::logp_rollout(view(logp_rollout, n)));
+        (void)grpo::correction_weights(at.gpu, batch, grpo::correction::tis(2.0), view(weight, n));
+    });
+}
+
 int grpo_gae(void* place, const float* reward, const float* value, long long sequences,
              long long length, double gamma, double lambda, float* advantage, float* returns) {
     return guarded([&] {

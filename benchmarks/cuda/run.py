@@ -107,6 +107,11 @@ class Library:
         return self.prepare("grpo_token_loss", self.bytes_for(sequences * length, 1), sequences, logp, b.logp_old, b.logp_ref,
                             b.mask, b.advantage, sequences, length, d_logp, loss)
 
+    def correction_weights(self, logp_old, logp_rollout, mask, weight):
+        sequences, length = mask.shape
+        return self.prepare("grpo_correction_weights", self.bytes_for(sequences, 1), sequences, logp_old, logp_rollout, mask,
+                            sequences, length, weight)
+
     def gae(self, reward, value, gamma, lam, advantage, returns):
         sequences, length = reward.shape
         return self.prepare("grpo_gae", self.bytes_for(sequences, 1), sequences, reward, value, sequences, length, gamma, lam,
@@ -290,11 +295,11 @@ class Bench:
             times.update(median_times({name: run}, rounds=3))
             memory[name] = (torch.cuda.max_memory_allocated() - before) / 2**30
 
-        def ours(rounded: bool) -> Callable[[], None]:
+        def ours(rounded: bool, at_once: int) -> Callable[[], None]:
             self.ours.workspace = None
             d_hidden = torch.empty(n, h, device="cuda")
             d_weight = torch.empty(v, h, device="cuda")
-            return self.ours.evaluate_hidden(hidden, weight, b, chunk, d_hidden, d_weight, self.ours.new_loss(), rounded)
+            return self.ours.evaluate_hidden(hidden, weight, b, at_once, d_hidden, d_weight, self.ours.new_loss(), rounded)
 
         def eager() -> Callable[[], None]:
             x, w = hidden.detach().requires_grad_(), weight.detach().requires_grad_()
@@ -306,16 +311,17 @@ class Bench:
             return run
 
         size, floor = f"{n} x {h} x {v}", 6.0 * n * h * v / self.rate * 1e3
-        time_one("grpo", lambda: ours(True))  # logits of bfloat16, as in the others
+        time_one("grpo", lambda: ours(True, chunk))  # logits of bfloat16, as in the others
         if compare:
             self.ours.workspace = None
             time_one("eager", eager)
             time_one("liger", lambda: baselines.liger_fused_linear(hidden, weight, b, 1))
         self.add(Row("K3 hidden to loss", size, floor, dict(times), dict(memory)))
-        times.clear(), memory.clear()
-        time_one("grpo", lambda: ours(False))
-        self.ours.workspace = None
-        self.add(Row("K3, logits in float", size, floor, times, memory))
+        for case, rounded, at_once in [("K3, logits in float", False, chunk), ("K3, all tokens at once", True, n)]:
+            times.clear(), memory.clear()
+            time_one("grpo", lambda: ours(rounded, at_once))
+            self.ours.workspace = None
+            self.add(Row(case, size, floor, dict(times), dict(memory)))
 
     def token_row(self) -> None:
         if not self.wants("tokens"):
@@ -336,6 +342,18 @@ class Bench:
         if not self.quick:
             variants["compile"] = autograd(torch.compile(baselines.clipped_loss))
         self.add(Row("tokens: loss, gradient", "32 x 32768", self.bytes_floor(17.0 * logp.numel()), median_times(variants, calls=20)))
+
+    def correction_row(self) -> None:
+        if not self.wants("corrections"):
+            return
+        b = baselines.make_batch(32, 32768, 2, "cuda")
+        out = torch.empty_like(b.logp_old)
+        variants = {"grpo": self.ours.correction_weights(b.logp_old, b.logp_ref, b.mask, out),
+                    "eager": lambda: baselines.truncated_weights(b.logp_old, b.logp_ref, b.mask)}
+        if not self.quick:
+            compiled = torch.compile(baselines.truncated_weights)
+            variants["compile"] = lambda: compiled(b.logp_old, b.logp_ref, b.mask)
+        self.add(Row("corrections: weights", "32 x 32768", self.bytes_floor(13.0 * out.numel()), median_times(variants, calls=20)))
 
     def gae_row(self) -> None:
         if not self.wants("GAE"):
@@ -412,6 +430,9 @@ def check_tokens(library: Library, expect, twice) -> None:
     expected.backward()
     expect("token loss", loss[0] / logp.numel(), expected.detach(), 1e-6)
     expect("token gradient", d_logp, wide.grad, 1e-6)
+    weight = torch.empty_like(b.logp_old)
+    twice("corrections", library.correction_weights(b.logp_old, b.logp_ref, b.mask, weight), weight)
+    expect("corrections", weight, baselines.truncated_weights(b.logp_old.double(), b.logp_ref.double(), b.mask)[0], 1e-6)
     reward, value = torch.randn(2, 16, 700, device="cuda")
     advantage, returns = torch.empty(2, 16, 700, device="cuda")
     twice("GAE", library.gae(reward, value, 0.99, 0.95, advantage, returns), advantage)
@@ -450,7 +471,7 @@ def driver() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", dest="built", type=pathlib.Path, help="built before; otherwise it is built now")
-    parser.add_argument("--cases", default="", help="only rows whose name contains this: K1, K2, K3, tokens, GAE, groups")
+    parser.add_argument("--cases", default="", help="only rows whose name contains this: K1, K2, K3, tokens, corrections, GAE, groups")
     parser.add_argument("--quick", action="store_true", help="without torch.compile")
     parser.add_argument("--json", type=pathlib.Path, help="write the record here")
     args = parser.parse_args()
@@ -460,7 +481,7 @@ def main() -> None:
     library = Library(args.built or build())
     check(library)
     bench = Bench(library, args.cases, args.quick)
-    bench.token_row(), bench.gae_row(), bench.group_row()
+    bench.token_row(), bench.correction_row(), bench.gae_row(), bench.group_row()
     for v in (128256, 151936):
         first = v == 128256
         bench.logits_rows(8192, v, compare=True, compiled=first and not args.quick)

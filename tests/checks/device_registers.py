@@ -28,11 +28,11 @@ def main() -> None:
              if int(stack) > 0 or int(registers) > MOST_REGISTERS]
     if len(kernels) < FEWEST_KERNELS:
         wrong.append(f"only {len(kernels)} kernels with a ring were found")
-    small = re.findall(r"Compiling entry function '\w*(?:fold_kernel|walk_rows)INS1_\d+(loss_rows|gae_rows|group_rows)\w*'.*?"
+    small = re.findall(r"Compiling entry function '\w*(?:fold_kernel|walk_rows)INS1_\d+(loss_rows|weight_rows|gae_rows|group_rows)\w*'.*?"
                        r"(\d+) bytes stack frame", done.stderr, re.S)
     wrong += [f"{body}: {stack} bytes of local memory" for body, stack in small if int(stack) > 0]
-    if len({body for body, _ in small}) < 3:
-        wrong.append("kernels of token losses, GAE or groups are missing")
+    if len({body for body, _ in small}) < 4:
+        wrong.append("kernels of token losses, corrections, GAE or groups are missing")
     if wrong:
         sys.exit("\n".join(wrong))
     print(f"fine: {len(kernels)} kernels, at most {max(int(k[2]) for k in kernels)} registers; {len(small)} over tokens and groups; nothing in local memory")

@@ -224,6 +224,19 @@ struct bits_put_in {
         put<T>(t, i.to, static_cast<T>((get<T>(t, i.args[1]) & ~mask) | (x & mask)));
     }
 };
+// Four bytes of eight, each by four bits: which one, and whether its sign takes the place of its bits.
+inline void permute_bytes(thread& t, const instruction& i) {
+    const std::uint64_t all = get<std::uint32_t>(t, i.args[0]) | std::uint64_t{get<std::uint32_t>(t, i.args[1])} << 32;
+    const auto which = get<std::uint32_t>(t, i.args[2]);
+    std::uint32_t r = 0;
+    for (unsigned k = 0; k < 4; ++k) {
+        const std::uint32_t chosen = which >> (4 * k) & 15u;
+        std::uint32_t byte = static_cast<std::uint32_t>(all >> (8 * (chosen & 7u))) & 255u;
+        if ((chosen & 8u) != 0) byte = (byte & 128u) != 0 ? 255u : 0u;
+        r |= byte << (8 * k);
+    }
+    put<std::uint32_t>(t, i.to, r);
+}
 template <class F>
 struct fused {
     template <class T>
@@ -653,6 +666,7 @@ inline action action_of(const std::vector<std::string>& opcode, instruction& to)
     if (name == "shl") return of_integers<shift_left>(type);
     if (name == "shr") return of_integers<shift_right>(type[0] == 'b' ? "u" + type.substr(1) : type);
     if (name == "bfi") return type == "b32" ? &bits_put_in::of<std::uint32_t> : &bits_put_in::of<std::uint64_t>;
+    if (name == "prmt") return opcode.size() == 2 ? action{&permute_bytes} : nullptr;
     if (name == "popc") return of_integers<counted_bits_of_set>(type);
     if (name == "clz") return of_integers<counted_leading_zeros>(type);
     if (name == "selp") return of_numbers<chosen>(type);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -216,16 +217,43 @@ TEST_CASE("rollout corrections") {
     });
     using grpo::rejection_level;
     for (const auto level : {rejection_level::token, rejection_level::sequence_mean, rejection_level::sequence_max}) {
-        std::vector<float> statistic(rows.n);
+        const auto rule = grpo::rejection::k3(level, 0.05);
+        std::vector<std::uint8_t> keep(rows.n);
         std::vector<std::int64_t> rejected;
+        same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+            const grpo::view to(out.data(), level == rejection_level::token ? static_cast<std::int64_t>(rows.n) : std::int64_t{6});
+            rejected.push_back(random_batch::arrived(grpo::reject(exec, batch, rule, keep, to)).rejected_tokens);
+        });
         same_everywhere<std::uint8_t>(rows.n, [&](const auto& exec, auto& out) {
-            const auto rule = grpo::rejection::k3(level, 0.05);
-            const grpo::view to(statistic.data(), level == rejection_level::token ? static_cast<std::int64_t>(rows.n) : std::int64_t{6});
-            rejected.push_back(random_batch::arrived(grpo::reject(exec, batch, rule, out, to)).rejected_tokens);
             rejected.push_back(random_batch::arrived(grpo::reject(exec, batch, rule, out)).rejected_tokens);
         });
         CHECK(rejected == std::vector<std::int64_t>(rejected.size(), rejected[0]));
     }
+}
+
+TEST_CASE("metrics of two engines, and of a critic") {
+    const rows_of_any_length rows;
+    const auto old = numbers<float>(rows.n, 16);
+    auto rollout = numbers<float>(rows.n, 17);
+    rollout[9] = std::nanf("");
+    rollout[24] = rollout[27] = -std::numeric_limits<float>::infinity();
+    const auto engines = grpo::batch(rows.masked(), grpo::logp_old(old), grpo::logp_rollout(rollout));
+    const auto critic = grpo::batch(rows.masked(), grpo::values(old), grpo::returns(rollout));
+    same_everywhere<double>(20, [&](const auto& exec, auto& out) {
+        const grpo::mismatch m = random_batch::arrived(grpo::measure_mismatch(exec, engines, {.low = 0.8, .high = 1.3}));
+        out = {m.kl, m.k3, m.weight, m.weight_square, m.absolute_log, m.error, m.perplexity_old, m.perplexity_rollout,
+               m.log_perplexity_ratio, m.sequence_weight_square, m.smallest_weight, m.largest_weight, m.largest_absolute_log};
+        for (const std::int64_t n : {m.tokens, m.sequences, m.missing, m.nonfinite, m.outside_low, m.outside_high}) {
+            out.push_back(static_cast<double>(n));
+        }
+        out.push_back(static_cast<double>(m.first_nonfinite));
+    });
+    same_everywhere<double>(6, [&](const auto& exec, auto& out) {
+        const grpo::probability_fit p = random_batch::arrived(grpo::measure_probability_fit(exec, engines));
+        const grpo::value_fit v = random_batch::arrived(grpo::measure_value_fit(exec, critic));
+        out = {p.correlation(), static_cast<double>(p.missing), static_cast<double>(p.nonfinite), v.explained_variance(),
+               static_cast<double>(v.nonfinite), v.of.n};
+    });
 }
 
 TEST_CASE("responses of a preference, and steps") {

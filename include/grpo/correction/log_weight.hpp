@@ -56,16 +56,22 @@ GRPO_HD log_weight<V> read_log_weight(const Batch& data, cursor<V> at, std::int6
     return x;
 }
 
-// 1 where the mask is set, as a number to be summed.
-template <class A, class V>
-GRPO_HD A one_if(const mask_t<V>& mask) {
-    return A(math::select<V>(mask, V(constant<V>(1)), V(constant<V>(0))));
+// total += the lanes that are set.
+template <class V, class A>
+GRPO_HD void add_count(A& total, const mask_t<V>& mask) {
+    add_where(total, mask, V(constant<V>(1)));
 }
 
-template <class State, class V>
-GRPO_HD void note_first(State& state, cursor<V> at, const mask_t<V>& bad) {
-    if (!any(bad)) return;
-    const std::int64_t i = at.i + first_lane<V>(bad);
+// What is rare of the lanes in use: tokens without logp_rollout, counted in one sum, non-finite ones in another, and where the
+// first of these is.
+template <int Missing, int Bad, class State, class V>
+GRPO_HD void note_unusual(State& state, cursor<V> at, const mask_t<V>& use, const log_weight<V>& x) {
+    if (!any(both(use, either(x.missing, x.nonfinite)))) [[likely]] return;
+    const mask_t<V> broken = both(use, x.nonfinite);
+    add_count<V>(state.sum[Missing], both(use, x.missing));
+    add_count<V>(state.sum[Bad], broken);
+    if (!any(broken)) return;
+    const std::int64_t i = at.i + first_lane<V>(broken);
     if (i < state.first) state.first = i;
 }
 

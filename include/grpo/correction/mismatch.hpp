@@ -85,6 +85,7 @@ namespace detail {
 template <class Batch>
 struct mismatch_rows {
     using tallies = tally<13, 3>;
+    static constexpr bool takes_packs = true;
     enum { n, missing, bad, low, high, log_w, k3, w, w2, absolute, error, old, rollout };
 
     Batch data;
@@ -104,31 +105,24 @@ struct mismatch_rows {
 private:
     template <class State, class V>
     GRPO_HD void one_token(State& state, cursor<V> at, std::int64_t row) const {
-        using A = std::remove_reference_t<decltype(state.sum[0])>;
         const mask_t<V> use = data.layout.active(at);
         if (!any(use)) return;
         const log_weight<V> x = read_log_weight<Batch, V>(data, at, row);
         const mask_t<V> good = both(use, negation(x.nonfinite));
-        const mask_t<V> broken = both(use, x.nonfinite);
-        const V zero(constant<V>(0));
-        const V one(constant<V>(1));
-        const V raw = math::select<V>(good, x.log_w, zero);
+        const V raw = math::select<V>(good, x.log_w, V(constant<V>(0)));
         const V d = log_weight<V>::cut(raw, band.bound);
-        const V em = math::expm1(d);
-        const V ratio = em + one;
-        const auto sum = [&](int k, const V& value) {
-            state.sum[k] = state.sum[k] + A(math::select<V>(good, value, zero));
-        };
+        const math::exp_parts<V> parts = math::exp_split(d);
+        const V ratio = parts.expm1 + constant<V>(1);
+        const auto sum = [&](int k, const V& value) { add_where(state.sum[k], good, value); };
         const auto top = [&](int k, const V& value) {
-            state.maximum[k] = math::max(state.maximum[k], A(math::select<V>(good, value, V(constant<V>(lowest)))));
+            raise(state.maximum[k], V(math::select<V>(good, value, V(constant<V>(lowest)))));
         };
-        sum(n, one);
-        state.sum[missing] = state.sum[missing] + one_if<A, V>(both(use, x.missing));
-        state.sum[bad] = state.sum[bad] + one_if<A, V>(broken);
-        sum(low, math::select<V>(ratio < V(constant<V>(band.low)), one, zero));
-        sum(high, math::select<V>(V(constant<V>(band.high)) < ratio, one, zero));
+        note_unusual<missing, bad>(state, at, use, x);
+        add_count<V>(state.sum[n], good);
+        add_count<V>(state.sum[low], both(good, ratio < V(constant<V>(band.low))));
+        add_count<V>(state.sum[high], both(good, V(constant<V>(band.high)) < ratio));
         sum(log_w, raw);
-        sum(k3, V(em - d));
+        sum(k3, parts.remainder);
         sum(w, ratio);
         sum(w2, V(ratio * ratio));
         sum(absolute, math::abs(raw));
@@ -138,7 +132,6 @@ private:
         top(0, ratio);
         top(1, V(-ratio));
         top(2, math::abs(raw));
-        note_first(state, at, broken);
     }
 
     GRPO_HD mismatch result(const tallies::state<double>& t) const {

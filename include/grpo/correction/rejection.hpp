@@ -105,6 +105,7 @@ struct optional_output {
 template <class Batch, class M, class Statistic>
 struct rejection_rows {
     using tallies = tally<5, 1>;
+    static constexpr bool takes_packs = true;
     enum { n, missing, bad, sum, kept };
 
     Batch data;
@@ -139,7 +140,7 @@ private:
         switch (rule.statistic) {
             case mismatch_statistic::k1: return V(-x);
             case mismatch_statistic::k2: return V(constant<V>(0.5) * x * x);
-            case mismatch_statistic::k3: return V(math::expm1(x) - x);
+            case mismatch_statistic::k3: return math::exp_remainder(x);
             case mismatch_statistic::ratio: return aggregated ? x : math::exp(x);
             case mismatch_statistic::error: return math::exp(math::abs(x));
             default: return x;
@@ -156,7 +157,6 @@ private:
 
     template <class State, class V>
     GRPO_HD void one_token(State& state, cursor<V> at, std::int64_t row) const {
-        using A = std::remove_reference_t<decltype(state.sum[0])>;
         const bool by_token = rule.level == rejection_level::token;
         const V zero(constant<V>(0));
         const mask_t<V> use = data.layout.active(at);
@@ -167,19 +167,16 @@ private:
         }
         const log_weight<V> x = read_log_weight<Batch, V>(data, at, row);
         const V s = of_token(x.bounded(rule.bound), !by_token);
-        const mask_t<V> broken = both(use, x.nonfinite);
         const mask_t<V> good = both(use, negation(x.nonfinite));
         const V safe = math::select<V>(good, s, zero);
         const V low(constant<V>(rule.low));
         const V high(constant<V>(rule.high));
         const mask_t<V> inside = both(good, both(low <= safe, safe <= high));
-        state.sum[n] = state.sum[n] + one_if<A, V>(use);
-        state.sum[missing] = state.sum[missing] + one_if<A, V>(both(use, x.missing));
-        state.sum[bad] = state.sum[bad] + one_if<A, V>(broken);
-        state.sum[sum] = state.sum[sum] + A(safe);
-        state.sum[kept] = state.sum[kept] + one_if<A, V>(inside);
-        state.maximum[0] = math::max(state.maximum[0], A(math::select<V>(good, s, V(constant<V>(lowest)))));
-        note_first(state, at, broken);
+        note_unusual<missing, bad>(state, at, use, x);
+        add_count<V>(state.sum[n], use);
+        add_where(state.sum[sum], good, s);
+        add_count<V>(state.sum[kept], inside);
+        raise(state.maximum[0], V(math::select<V>(good, s, V(constant<V>(lowest)))));
         if (!by_token) return;
         at.store(keep.data(), math::select<V>(inside, V(constant<V>(1)), zero));
         statistic.store(at, math::select<V>(use, s, zero));

@@ -117,6 +117,7 @@ namespace detail {
 template <class Batch, class W, bool PerRow>
 struct weight_rows {
     using tallies = tally<7>;
+    static constexpr bool takes_packs = true;
     enum { n, missing, bad, outside, sum, square, finite };
 
     Batch data;
@@ -150,12 +151,11 @@ private:
     template <class V, class Team>
     GRPO_HD auto log_sum(Team& team, std::int64_t row, std::int64_t begin, std::int64_t end) const {
         return team.template fold<tally<2>, V>(begin, end, [&](auto& state, cursor<V> at) {
-            using A = std::remove_reference_t<decltype(state.sum[0])>;
             const mask_t<V> use = data.layout.active(at);
             if (!any(use)) return;
             const log_weight<V> x = read_log_weight<Batch, V>(data, at, row);
-            state.sum[0] = state.sum[0] + A(math::select<V>(use, x.log_w, V(constant<V>(0))));
-            state.sum[1] = state.sum[1] + one_if<A, V>(use);
+            add_where(state.sum[0], use, x.log_w);
+            add_count<V>(state.sum[1], use);
         });
     }
 
@@ -179,7 +179,6 @@ private:
 
     template <class State, class V>
     GRPO_HD void one_token(State& state, cursor<V> at, std::int64_t row, const V& own, const V& gate) const {
-        using A = std::remove_reference_t<decltype(state.sum[0])>;
         const V zero(constant<V>(0));
         const mask_t<V> use = data.layout.active(at);
         if (!any(use)) {
@@ -189,19 +188,16 @@ private:
         const log_weight<V> x = read_log_weight<Batch, V>(data, at, row);
         const bool by_token = rule.level == correction_level::token;
         const V raw = by_token ? math::exp(x.bounded(rule.bound)) : own;
-        const mask_t<V> is_outside = out_of(rule.band_level == correction_level::token ? raw : gate);
+        // By value: packs that are chosen by address lie in a device's local memory.
+        const mask_t<V> is_outside = rule.band_level == correction_level::token ? out_of(raw) : out_of(gate);
         const V w = shaped(raw, is_outside);
         const mask_t<V> good = both(use, negation(is_nonfinite(w)));
-        const V safe = math::select<V>(good, w, zero);
-        const mask_t<V> broken = both(use, x.nonfinite);
-        state.sum[n] = state.sum[n] + one_if<A, V>(use);
-        state.sum[missing] = state.sum[missing] + one_if<A, V>(both(use, x.missing));
-        state.sum[bad] = state.sum[bad] + one_if<A, V>(broken);
-        state.sum[outside] = state.sum[outside] + one_if<A, V>(both(use, is_outside));
-        state.sum[sum] = state.sum[sum] + A(safe);
-        state.sum[square] = state.sum[square] + A(V(safe * safe));
-        state.sum[finite] = state.sum[finite] + one_if<A, V>(good);
-        note_first(state, at, broken);
+        note_unusual<missing, bad>(state, at, use, x);
+        add_count<V>(state.sum[n], use);
+        add_count<V>(state.sum[outside], both(use, is_outside));
+        add_where(state.sum[sum], good, w);
+        add_where(state.sum[square], good, V(w * w));
+        add_count<V>(state.sum[finite], good);
         if constexpr (!PerRow) at.store(out.data(), math::select<V>(use, w, zero));
     }
 

@@ -112,7 +112,10 @@ GRPO_HD void write(void* p, const sixteen_bytes& x) {
     *static_cast<sixteen_bytes*>(p) = x;
 #endif
 }
-GRPO_HD void write(void* p, const access<2>& x) { *static_cast<access<2>*>(p) = x; }
+template <int Words>
+GRPO_HD void write(void* p, const access<Words>& x) {
+    *static_cast<access<Words>*>(p) = x;
+}
 
 GRPO_HD float upper_half(std::uint32_t word) { return detail::bit_cast<float>(word & 0xffff0000u); }
 GRPO_HD float lower_half(std::uint32_t word) { return detail::bit_cast<float>(word << 16); }
@@ -218,7 +221,8 @@ struct scalar_traits<float_pack<N>> {
     GRPO_HD static void store_whole(U* p, const pack& x) {
         if constexpr (std::is_same_v<U, float> && N % 4 == 0) to_floats(p, x);
         else if constexpr (sizeof(U) == 2) to_halves(p, x);
-        else each([&](int k) { return static_cast<float>(p[k] = static_cast<U>(x.v[k])); });
+        else if constexpr (sizeof(U) == 1 && N % 4 == 0) to_bytes(p, x);
+        else for (int k = 0; k < N; ++k) p[k] = static_cast<U>(x.v[k]);
     }
     template <class M>
     GRPO_HD static mask marked(const M* p, int count) {
@@ -232,10 +236,10 @@ struct scalar_traits<float_pack<N>> {
     }
 
 private:
-    // For accesses to all entries: by 16 bytes, or what they take together in 16-bit storage.
+    // For accesses to all entries: by 16 bytes, or what they take together in smaller storage.
     template <class U>
     GRPO_HD static bool aligned(const U* p) {
-        return detail::in_one_access<sizeof(U) == 2 ? 2 * N : 16>(p);
+        return detail::in_one_access<sizeof(U) <= 2 ? static_cast<int>(sizeof(U)) * N : 16>(p);
     }
     // Where e^x still changes; a NaN stays.
     GRPO_HD static float bounded(float x) { return x < -110.0f ? -110.0f : x > 89.0f ? 89.0f : x; }
@@ -294,6 +298,17 @@ private:
             } else {
                 all.word[j] = static_cast<std::uint32_t>(U(x.v[2 * j]).bits) |
                                 static_cast<std::uint32_t>(U(x.v[2 * j + 1]).bits) << 16;
+            }
+        }
+        detail::write(p, all);
+    }
+    template <class U>
+    GRPO_HD static void to_bytes(U* p, const pack& x) {
+        detail::access<N / 4> all;
+        for (int j = 0; j < N / 4; ++j) {
+            all.word[j] = 0;
+            for (int k = 0; k < 4; ++k) {
+                all.word[j] |= std::uint32_t{static_cast<std::uint8_t>(static_cast<U>(x.v[4 * j + k]))} << (8 * k);
             }
         }
         detail::write(p, all);
