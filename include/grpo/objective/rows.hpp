@@ -280,8 +280,8 @@ private:
         if constexpr (coupled) {
             for (int k = 0; k < statistics; ++k) add_where(state.sum[at_coupling + k], use, f.d[slopes + k]);
         }
+        if constexpr (Observed) see(state, at, row, base, statistic, use);  // reads again what an output may lie over
         outputs.template write<active_slopes>(at, f, weight, use);
-        if constexpr (Observed) see(state, at, row, base, statistic, use);
     }
 
     template <class State, class V, class S>
