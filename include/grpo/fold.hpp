@@ -52,6 +52,11 @@ GRPO_HD void add_where(A& total, const mask_t<V>& mask, const V& x) {
         total = total + A(math::select<V>(mask, x, V(constant<V>(0))));
     }
 }
+// total += the lanes that are set.
+template <class V, class A>
+GRPO_HD void add_count(A& total, const mask_t<V>& mask) {
+    add_where(total, mask, V(constant<V>(1)));
+}
 // The greater of a number and the lanes of x; lane by lane if the number is a pack itself.
 template <class V, class A>
 GRPO_HD void raise(A& top, const V& x) {

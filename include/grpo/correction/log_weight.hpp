@@ -56,12 +56,6 @@ GRPO_HD log_weight<V> read_log_weight(const Batch& data, cursor<V> at, std::int6
     return x;
 }
 
-// total += the lanes that are set.
-template <class V, class A>
-GRPO_HD void add_count(A& total, const mask_t<V>& mask) {
-    add_where(total, mask, V(constant<V>(1)));
-}
-
 // What is rare of the lanes in use: tokens without logp_rollout, counted in one sum, non-finite ones in another, and where the
 // first of these is.
 template <int Missing, int Bad, class State, class V>

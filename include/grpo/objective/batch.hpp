@@ -71,6 +71,12 @@ struct batch : Fields... {
         (read_field<Used, Optional, false, V, Record, Fields>(at, record, probe), ...);
     }
 
+    // What a record holds of the inputs in `used`, without derivatives.
+    template <unsigned Used, class From, class To>
+    GRPO_HD static void copy_values(const From& from, To& to) {
+        (copy_field<Used, Fields>(from, to), ...);
+    }
+
     // The inputs whose pointer is not null: what diagnostics may look at beyond what the term needs.
     GRPO_HD unsigned present() const {
         return (0u | ... | (static_cast<const Fields&>(*this).data.data() != nullptr ? Fields::tag::bit : 0u));
@@ -90,6 +96,11 @@ struct batch : Fields... {
     }
 
 private:
+    template <unsigned Used, class Field, class From, class To>
+    GRPO_HD static void copy_field(const From& from, To& to) {
+        using which = typename Field::tag;
+        if constexpr ((Used & which::bit) != 0) which::of(to) = value(which::of(from));
+    }
     template <unsigned Used, unsigned Optional, bool OfRow, class V, class Record, class Field>
     GRPO_HD void read_field(cursor<V> at, Record& record, V& probe) const {
         using which = typename Field::tag;

@@ -65,14 +65,14 @@ struct observer {
         add_where(sums[k], active, x);
     }
     GRPO_HD void count(int k, const mask_t<V>& which) const {
-        sum(k, math::select<V>(which, V(constant<V>(1)), V(constant<V>(0))));
+        add_count<V>(sums[k], both(active, which));
     }
     GRPO_HD void maximum(int k, const V& x) const {
         raise(maxima[k], V(math::select<V>(active, x, V(constant<V>(lowest)))));
     }
     // ρ and its KL estimates from d = logp - logp_old.
     GRPO_HD void ratio(const V& d) const {
-        const math::exp_parts<V> parts = math::exp_split(safety_bound{}(d));
+        const math::exp_parts<V> parts = math::exp_split_inside(safety_bound{}(d));
         const V r = parts.expm1 + constant<V>(1);
         sum(3, d);
         sum(4, V(constant<V>(0.5) * d * d));
@@ -84,10 +84,10 @@ struct observer {
     }
     GRPO_HD void reference(const V& r) const {
         sum(9, r);
-        sum(10, math::exp_remainder(V(-safety_bound{}(r))));
+        sum(10, safety_bound{}.exp_remainder(V(-r)));  // as in the loss, which it is then computed with
     }
     GRPO_HD void rollout(const V& log_w) const {
-        const math::exp_parts<V> parts = math::exp_split(safety_bound{}(log_w));
+        const math::exp_parts<V> parts = math::exp_split_inside(safety_bound{}(log_w));
         const V w = parts.expm1 + constant<V>(1);
         sum(11, V(-log_w));
         sum(12, parts.remainder);

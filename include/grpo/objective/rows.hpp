@@ -264,7 +264,7 @@ private:
         const mask_t<V>& use = lanes.use;
         if (any(lanes.bad)) [[unlikely]] note_nonfinite(state, at, lanes.bad);
         if constexpr ((used & input::logp_rollout::bit) != 0) {
-            add_where(state.sum[2], lanes.missing, V(constant<V>(1)));
+            add_count<V>(state.sum[2], lanes.missing);
         }
         S sums_of_row[statistics > 0 ? statistics : 1];
         for (int k = 0; k < statistics; ++k) {
@@ -280,17 +280,19 @@ private:
         if constexpr (coupled) {
             for (int k = 0; k < statistics; ++k) add_where(state.sum[at_coupling + k], use, f.d[slopes + k]);
         }
-        if constexpr (Observed) see(state, at, row, base, statistic, use);  // reads again what an output may lie over
+        if constexpr (Observed) see(state, at, row, x, base, statistic, use);  // before an output is written over an input
         outputs.template write<active_slopes>(at, f, weight, use);
     }
 
     template <class State, class V, class S>
-    GRPO_HD void see(State& state, cursor<V> at, std::int64_t row, const whole_row<V, S>& base, const V* statistic,
-                     const mask_t<V>& use) const {
+    GRPO_HD void see(State& state, cursor<V> at, std::int64_t row, const record<S>& known, const whole_row<V, S>& base,
+                     const V* statistic, const mask_t<V>& use) const {
+        constexpr unsigned unknown = seen & ~used;
         record<V> x;
         V probe(constant<V>(0));
-        data.template read_row<seen, seen & ~used>(row, x, probe);
-        data.template read_token<seen, seen & ~used>(at, x, probe);
+        Batch::template copy_values<used>(known, x);
+        data.template read_row<unknown, unknown>(row, x, probe);
+        data.template read_token<unknown, unknown>(at, x, probe);
         if constexpr ((seen & input::logp_rollout::bit) != 0) fill_missing<seen, V>(x);
         if constexpr (requires { x.sums; }) {
             x.length = base.fields.length;
@@ -303,7 +305,7 @@ private:
     template <class State, class V>
     GRPO_HD void note_nonfinite(State& state, cursor<V> at, const mask_t<V>& bad) const {
         if (policy == nonfinite::propagate) return;
-        add_where(state.sum[1], bad, V(constant<V>(1)));
+        add_count<V>(state.sum[1], bad);
         const std::int64_t i = at.i + first_lane<V>(bad);
         if (i < state.first) state.first = i;
     }
