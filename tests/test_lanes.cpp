@@ -46,6 +46,13 @@ TEST_CASE("every term on a block of lanes has serial's loss and gradients") {
     });
 }
 
+TEST_CASE("R1.41 a gradient over an input is that of other memory, also with metrics") {
+    const arrays<float> a = random_batch::make<float>(lengths, 8);
+    const auto loss = grpo::objective{grpo::clipped{} + 0.04 * grpo::kl{}, grpo::aggregation::token_mean()}.diagnosed();
+    CHECK(random_batch::overwritten(lanes<2>{}, loss, a) == "");
+    CHECK(random_batch::overwritten(lanes<2, grpo::detail::token_pack>{}, loss, a) == "");
+}
+
 // A sum of float values of order 1, each rounded in its own way.
 double of_sums(const outcome<float>& x) { return 2e-6 + 6e-8 * static_cast<double>(x.result.count.tokens); }
 

@@ -41,6 +41,13 @@ TEST_CASE_TEMPLATE("R1.12 masked positions may hold anything, also beside active
     check(coupled);
 }
 
+TEST_CASE_TEMPLATE("R1.41 a gradient over an input is that of other memory, also with metrics", T, float, double) {
+    std::vector<int> rows;
+    for (int n = 0; n <= 33; ++n) rows.push_back(n);
+    const arrays<T> a = random_batch::make<T>(rows, 8);
+    CHECK(random_batch::overwritten(grpo::simd{}, grpo::objective{composed, grpo::aggregation::token_mean()}.diagnosed(), a) == "");
+}
+
 TEST_CASE("masks with runs, single tokens and none at all") {
     for (const int period : {1, 2, 3, 7, 16, 17, 64}) {
         arrays<float> a = random_batch::make<float>({100, 37, 64}, 2, 1.0);

@@ -62,6 +62,21 @@ TEST_CASE("long rows and metrics in double are the CPU's") {
     check_composed<double>(long_lengths, grpo::aggregation::sequence_mean(), 1e-12);
 }
 
+TEST_CASE("R1.41 metrics in float are the CPU's, also where the gradient is written over an input") {
+    const on_device::session device;
+    const arrays<float> a = random_batch::make<float>(lengths, 8);
+    const auto loss = grpo::objective{grpo::clipped{} + 0.04 * grpo::kl{} + 0.01 * grpo::entropy_bonus{}, grpo::aggregation::token_mean()};
+    const auto host = random_batch::diagnose(grpo::serial{}, loss.term, a, a.shape());
+    const auto got = random_batch::diagnose(device.gpu(), loss.term, a, a.shape());
+    const auto numbers = [](const grpo::diagnostics& m) {
+        const auto* const first = reinterpret_cast<const double*>(&m);
+        return std::vector<double>(first, first + sizeof m / sizeof *first);
+    };
+    compare(got, host, 1e-6);
+    CHECK(difference(numbers(got.result.metrics), numbers(host.result.metrics), 1e-5) == "");
+    CHECK(random_batch::overwritten(device.gpu(), loss.diagnosed(), a) == "");
+}
+
 TEST_CASE("what lies behind a mask never leaks on a device") {
     const on_device::session device;
     const auto term = grpo::clipped{} + 0.04 * grpo::kl{} + 0.01 * grpo::entropy_bonus{};

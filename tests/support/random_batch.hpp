@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include <grpo/objective.hpp>
@@ -146,6 +148,23 @@ bool same_bits(const outcome<T>& a, const outcome<T>& b) {
            x.count.nonempty == y.count.nonempty && x.nonfinite == y.nonfinite && x.first_nonfinite == y.first_nonfinite &&
            std::memcmp(&x.metrics, &y.metrics, sizeof x.metrics) == 0 && same_bits(a.d_logp, b.d_logp) &&
            same_bits(a.d_entropy, b.d_entropy) && same_bits(a.d_values, b.d_values);
+}
+
+// R1.41: d_logp over an input that the loss, or its metrics, read: the input whose memory gave other bits, or "".
+template <class T, class Exec, class Loss>
+std::string overwritten(Exec&& exec, const Loss& loss, const arrays<T>& a) {
+    std::vector<T> expected(a.tokens());
+    const grpo::loss_result reference = arrived(grpo::evaluate(exec, loss, a.batch(), 3.0, grpo::d_logp(expected)));
+    const std::pair<const char*, std::vector<T> arrays<T>::*> fields[] = {
+        {"logp", &arrays<T>::logp},         {"logp_old", &arrays<T>::logp_old}, {"logp_ref", &arrays<T>::logp_ref},
+        {"rollout", &arrays<T>::logp_rollout}, {"entropy", &arrays<T>::entropy},   {"advantage", &arrays<T>::advantage}};
+    for (const auto& [name, field] : fields) {
+        arrays<T> b = a;
+        const grpo::loss_result r = arrived(grpo::evaluate(exec, loss, b.batch(), 3.0, grpo::d_logp(b.*field)));
+        const bool same = same_bits(r.sum, reference.sum) && std::memcmp(&r.metrics, &reference.metrics, sizeof r.metrics) == 0;
+        if (!same || !same_bits(b.*field, expected)) return name;
+    }
+    return "";
 }
 
 // The same batch with `poison` behind every mask.
