@@ -72,6 +72,8 @@ enum class gae_output { both, advantage, returns };
 template <class Layout, class T, class Flag, class A, class R>
 struct gae_rows {
     using compute = compute_of<T, A, R>;
+    static constexpr bool takes_packs = true;  // a device's lanes compute on several tokens at once
+    static constexpr int blocks_per_multiprocessor = 2;
     Layout layout;
     gae_inputs<T, Flag> x;
     gae_options options;
@@ -92,9 +94,9 @@ struct gae_rows {
         using V = typename Team::template vector<compute>;
         const V lambda(constant<V>(lambda_of(team, row)));
         const gae_rows self = *this;  // a copy that no output aliases: hyper-parameters stay in registers
-        const auto value_of = [&](cursor<V> k) {
-            const cursor<V> at = place(k);
-            return kept_value<V>{at.load(self.x.value.data()), self.layout.active(at)};
+        const auto value_of = [&]<class S>(cursor<S> k) {
+            const cursor<S> at = place(k);
+            return kept_value<S>{at.load(self.x.value.data()), self.layout.active(at)};
         };
         const auto element = [&](cursor<V> k, const V& next) { return self.element(place(k), next, lambda); };
         const auto write = [&](cursor<V> k, const V& a) {

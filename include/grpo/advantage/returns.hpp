@@ -24,6 +24,7 @@ namespace detail {
 template <class Layout, class T, class G, class A = G>
 struct return_rows {
     using compute = compute_of<T, G>;
+    static constexpr bool takes_packs = true;
     Layout layout;
     const T* reward;
     double gamma;

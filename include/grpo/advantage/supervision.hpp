@@ -116,6 +116,7 @@ private:
 
 template <class Shape, class Out>
 struct later_sums {
+    static constexpr bool takes_packs = true;
     Shape layout;
     Out* out;
 

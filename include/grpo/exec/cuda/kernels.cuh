@@ -34,9 +34,16 @@ consteval int blocks_per_multiprocessor() {
     return 3;
 }
 
+// How many neighbouring tokens a lane computes on.
+template <class Body>
+consteval int tokens_in_pack() {
+    if constexpr (requires { Body::takes_packs; }) return Body::takes_packs ? token_pack : 1;
+    return 1;
+}
+
 template <class Body>
 __global__ void __launch_bounds__(row_threads, blocks_per_multiprocessor<Body>()) walk_rows(const Body body, std::int64_t rows, team_shape shape) {
-    using team_type = device_team<1>;
+    using team_type = device_team<tokens_in_pack<Body>()>;
     __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);
     team_type team(shared, shape, place.block);
@@ -85,16 +92,10 @@ __device__ void add_results(const fold_memory<Result, Total>& to, std::int64_t r
     if (lane == 0) *to.total = totals[0];
 }
 
-template <class Body>
-consteval bool takes_packs() {
-    if constexpr (requires { Body::takes_packs; }) return Body::takes_packs;
-    return false;
-}
-
 template <class Body, class Result, class Total, class Add>
 __global__ void __launch_bounds__(row_threads, 512 / row_threads)
     fold_kernel(const Body body, std::int64_t rows, team_shape shape, fold_memory<Result, Total> to, Add add) {
-    using team_type = device_team<takes_packs<Body>() ? token_pack : 1, true>;
+    using team_type = device_team<tokens_in_pack<Body>(), true>;
     __shared__ typename team_type::exchange shared;
     const place_in_grid place = my_place(shape);
     team_type team(shared, shape, place.block);

@@ -1,108 +1,221 @@
-// A scan over neighbouring positions whose elements all have one scale, x -> offset + scale·x: its powers are known, so lanes
-// hand on offsets alone. What goes from warp to warp does so in double, as it may go on for long.
+// Scans from the last position of a row to its first, by lanes that have four neighbouring positions each at a time: what a
+// lane composes of its own goes from lane to lane, and what comes in through its own.
 #pragma once
 
 #include <cstdint>
 
 #include <grpo/detail/config.hpp>
+#include <grpo/exec/cuda/exchange.cuh>
+#include <grpo/exec/cuda/pack.cuh>
+#include <grpo/exec/serial.hpp>
+#include <grpo/fold.hpp>
+#include <grpo/scalar.hpp>
 #include <grpo/shape.hpp>
 
 #if defined(__CUDACC__)
 
 namespace grpo::inline v0::detail {
 
-// How many positions a lane has at a time.
-inline constexpr int scan_in_turn = 4;
-
-// Lane 0 of a warp (or of the part of it that is a team) is at the latest position, its next ones as many positions earlier as
-// there are lanes.
+// One position of what a body tells of a pack.
+template <int N>
+__device__ float lane_of(const float_pack<N>& x, int k) {
+    return x.v[k];
+}
+template <int N>
+__device__ kept_value<float> lane_of(const kept_value<float_pack<N>>& x, int k) {
+    return {x.value.v[k], x.kept.b[k]};
+}
+template <int N>
+__device__ affine<float> lane_of(const affine<float_pack<N>>& x, int k) {
+    return {x.scale.v[k], x.offset.v[k]};
+}
 template <class V>
-struct uniform_scan {
-    int width;  // lanes of the team within a warp
-    int at;     // this one
-    int warps, warp;
-    std::uint32_t mask;
-    V powers[5];      // of the scale: 1, 2, 4, 8, 16 positions
-    V to_here;        // at + 1 positions
-    double of_group;  // as many as lanes
-    double of_warp;   // as a warp has at a time
+__device__ element_t<V> any_lane(const V& x) {
+    if constexpr (scalar_traits<V>::lanes > 1) return x.v[0];
+    else return x;
+}
 
-    __device__ uniform_scan(int lanes, int lane, std::uint32_t lanes_of_warp, const V& scale)
-        : width(lanes < 32 ? lanes : 32), at(lane & (width - 1)), warps(lanes / width), warp(lane / width), mask(lanes_of_warp),
-          of_group(static_cast<double>(scale)) {
-        double own = of_group;
-        for (int k = 0, half = 1; k < 5; ++k, half *= 2) {
-            powers[k] = static_cast<V>(of_group);
-            if (half >= width) continue;
-            if ((at & half) != 0) own *= of_group;
-            of_group *= of_group;
+// The positions of [begin, end) among the four that begin at a multiple of four: a pack, or scalars one by one.
+template <class V>
+struct neighbours {
+    static constexpr int most = token_pack;
+    using E = element_t<V>;
+    using values = E[most];
+
+    std::int64_t low;
+    int count;  // the first so many of an array of values
+
+    __device__ explicit neighbours(std::int64_t i) : low(i), count(most) {}
+    __device__ neighbours(std::int64_t begin, std::int64_t end, std::int64_t i)
+        : low(i < begin ? begin : i),
+          count(i + most <= begin ? 0 : static_cast<int>((end - i < most ? end : i + most) - low)) {}
+
+    // put(k, f(position k, what `given` have there)) for those that exist.
+    template <class F, class Put, class... Given>
+    __device__ void ask(F&& f, Put&& put, const Given&... given) const {
+        if constexpr (scalar_traits<V>::lanes > 1) {
+            if (count == most) {
+                const auto told = f(whole(), pack_of(given)...);
+                for (int k = 0; k < most; ++k) put(k, lane_of(told, k));
+            } else if (count > 0) {
+                const auto told = f(cursor<V>{low, count}, pack_of(given)...);
+                for (int k = 0; k < most; ++k) {
+                    if (k < count) put(k, lane_of(told, k));
+                }
+            }
+        } else {
+            for (int k = 0; k < most; ++k) {
+                if (k < count) put(k, f(cursor<V>{low + k}, given[k]...));
+            }
         }
-        to_here = static_cast<V>(own);
-        of_warp = of_group;
-        for (int k = 1; k < scan_in_turn; k *= 2) of_warp *= of_warp;
     }
-
-    // From the end: an offset is f(cursor, next), `next` the x of the position after it; then g(cursor, sum). tell(out): tells the
-    // team's other warps what comes out of this one where nothing comes in, and returns what they tell, by warp.
-    template <class X, class F, class G, class Tell>
-    __device__ void walk(std::int64_t begin, std::int64_t end, X&& x, F&& f, G&& g, Tell&& tell) const {
-        double carry = 0;
-        const std::int64_t stretch = scan_in_turn * width * warps;
-        std::int64_t latest = end - 1 - scan_in_turn * width * warp - at;
-        // Offsets are read a stretch ahead of the one that is added up: memory answers meanwhile.
-        const auto read = [&](std::int64_t from, shares& offset) {
-            for (int j = 0; j < scan_in_turn; ++j) {
-                const std::int64_t i = from - j * width;
-                offset[j] = V{};
-                if (i >= begin) offset[j] = f(cursor<V>{i}, i + 1 < end ? x(cursor<V>{i + 1}).value : V{});
+    template <class G>
+    __device__ void tell(G&& g, const values& x) const {
+        if constexpr (scalar_traits<V>::lanes > 1) {
+            if (count == most) g(whole(), pack_of(x));
+            else if (count > 0) g(cursor<V>{low, count}, pack_of(x));
+        } else {
+            for (int k = 0; k < most; ++k) {
+                if (k < count) g(cursor<V>{low + k}, x[k]);
             }
-        };
-        shares sum, ahead, tail;
-        read(latest, sum);
-        for (std::int64_t last = end - 1; last >= begin; last -= stretch, latest -= stretch) {
-            read(latest - stretch, ahead);
-            within_groups(sum, tail);
-            double in = carry;
-            if (warps > 1) in = through_warps(tell(out_of(tail)), carry);
-            for (int j = 0; j < scan_in_turn; ++j) {
-                const std::int64_t i = latest - j * width;
-                if (i >= begin) g(cursor<V>{i}, V(sum[j] + to_here * static_cast<V>(in)));
-                in = after(tail[j], in);
-            }
-            if (warps == 1) carry = in;
-            for (int j = 0; j < scan_in_turn; ++j) sum[j] = ahead[j];
+        }
+    }
+    // f(k) for those that exist, the latest first.
+    template <class F>
+    __device__ void backwards(F&& f) const {
+        for (int k = most - 1; k >= 0; --k) {
+            if (k < count) f(k);
         }
     }
 
 private:
-    using shares = V[scan_in_turn];
+    // With a compiler's knowledge that it begins at a multiple of four.
+    __device__ cursor<V> whole() const { return {low & ~std::int64_t{most - 1}}; }
+    __device__ static V pack_of(const values& x) {
+        V all;
+        for (int k = 0; k < most; ++k) all.v[k] = x[k];
+        return all;
+    }
+};
 
-    // Of offsets, the sums from the latest position of their group on, and the last sum of each group.
-    __device__ void within_groups(shares& sum, shares& tail) const {
+// The first of the last four positions of [0, end).
+__device__ inline std::int64_t last_neighbours(std::int64_t end) { return (end - 1) - (end - 1) % token_pack; }
+
+// What lanes have each, joined with what those later in time have: of them in `before`, of all lanes in `all`. Lane 0 is the latest.
+template <class X, class Join>
+__device__ void scan_lanes(std::uint32_t mask, int width, int at, X mine, const Join& join, const X& none, X& before, X& all) {
+    for (int half = 1; half < width; half *= 2) {
+        const X other = moved(mine, [&](std::uint32_t w) { return __shfl_up_sync(mask, w, half, width); });
+        if (at >= half) mine = join(mine, other);
+    }
+    before = moved(mine, [&](std::uint32_t w) { return __shfl_up_sync(mask, w, 1, width); });
+    if (at == 0) before = none;
+    all = moved(mine, [&](std::uint32_t w) { return __shfl_sync(mask, w, width - 1, width); });
+}
+
+// All elements with one scale, x -> offset + scale·x: its powers are known, so lanes hand on offsets alone. What goes from warp
+// to warp does so in double, as it may go on for long. Lane 0 of a warp (or of the part of it that is a team) is at the latest
+// positions. Warps: teams of whole ones.
+template <class V, bool Warps>
+struct uniform_scan {
+    using E = element_t<V>;
+    int width;  // lanes of the team within a warp
+    int at;     // this one
+    int warps, warp;
+    std::uint32_t mask;
+    E scale;
+    E powers[5];             // of the scale: of 1, 2, 4, 8, 16 lanes
+    E to_here;               // of the lanes before this one
+    double warp_powers[3];   // of 1, 2, 4 warps
+    double to_warp;          // of the warps before this one
+    double of_team;          // of all of them
+
+    __device__ uniform_scan(int lanes, int lane, std::uint32_t lanes_of_warp, const V& one)
+        : width(Warps ? 32 : lanes), at(lane & (width - 1)), warps(Warps ? lanes / 32 : 1), warp(Warps ? lane / 32 : 0),
+          mask(Warps ? 0xffffffffu : lanes_of_warp),
+          scale(any_lane(one)), to_warp(1), of_team(static_cast<double>(scale)) {
+        for (int k = 1; k < token_pack; k *= 2) of_team *= of_team;
+        double own = 1;
         for (int k = 0, half = 1; k < 5; ++k, half *= 2) {
-            if (half >= width) break;
-            for (int j = 0; j < scan_in_turn; ++j) {
-                const V later = __shfl_up_sync(mask, sum[j], half, width);
-                if (at >= half) sum[j] = sum[j] + powers[k] * later;
-            }
+            powers[k] = static_cast<E>(of_team);
+            if (half >= width) continue;
+            if ((at & half) != 0) own *= of_team;
+            of_team *= of_team;
         }
-        for (int j = 0; j < scan_in_turn; ++j) tail[j] = __shfl_sync(mask, sum[j], width - 1, width);
-    }
-    __device__ double after(const V& tail, double in) const { return static_cast<double>(tail) + of_group * in; }
-    __device__ double out_of(const shares& tail) const {
-        double out = 0;
-        for (int j = 0; j < scan_in_turn; ++j) out = after(tail[j], out);
-        return out;
-    }
-    // What comes into this warp, and out of the last one into `carry`.
-    template <class Outs>
-    __device__ double through_warps(const Outs& outs, double& carry) const {
-        double in = carry;
-        for (int u = 0; u < warps; ++u) {
-            if (u == warp) in = carry;
-            carry = outs(u) + of_warp * carry;
+        to_here = static_cast<E>(own);
+        for (int k = 0, half = 1; k < 3; ++k, half *= 2) {
+            warp_powers[k] = of_team;
+            if (half >= warps) continue;
+            if ((warp & half) != 0) to_warp *= of_team;
+            of_team *= of_team;
         }
-        return in;
+    }
+
+    // From the end: an offset is f(position, next), `next` the x of the position after it; then g(position, sum). share(out, u):
+    // tells the team's other warps what comes out of this one where nothing comes in, and returns what warp u tells.
+    template <class X, class F, class G, class Share>
+    __device__ void walk(std::int64_t begin, std::int64_t end, X&& x, F&& f, G&& g, Share&& share) const {
+        double carry = 0;
+        const std::int64_t stretch = token_pack * width * warps;
+        std::int64_t i = last_neighbours(end) - token_pack * (width * warp + at);
+        // Offsets are read a stretch ahead of the one that is added up: memory answers meanwhile.
+        values offset;
+        read(end, neighbours<V>(begin, end, i), x, f, offset);
+        const auto turn = [&](const neighbours<V>& here, const neighbours<V>& ahead) {
+            values offset_ahead, sums;
+            read(end, ahead, x, f, offset_ahead);
+            E out{};
+            here.backwards([&](int k) { out = offset[k] + scale * out; });
+            E before;
+            over_lanes(out, before);
+            double in = carry;
+            double all = static_cast<double>(out);
+            if (warps > 1) over_warps(share(all, at & (warps - 1)), in, all);
+            carry = all + of_team * carry;
+            E sum = before + to_here * static_cast<E>(in);
+            here.backwards([&](int k) { sums[k] = sum = offset[k] + scale * sum; });
+            here.tell(g, sums);
+            for (int k = 0; k < token_pack; ++k) offset[k] = offset_ahead[k];
+        };
+        for (std::int64_t last = last_neighbours(end) + token_pack - 1; last >= begin; last -= stretch, i -= stretch) {
+            const bool inside = last < end && last - 2 * stretch >= begin - 1;  // as the next one is
+            if (inside) turn(neighbours<V>(i), neighbours<V>(i - stretch));
+            else turn(neighbours<V>(begin, end, i), neighbours<V>(begin, end, i - stretch));
+        }
+    }
+
+private:
+    using values = typename neighbours<V>::values;
+
+    template <class X, class F>
+    __device__ static void read(std::int64_t end, const neighbours<V>& here, X& x, F& f, values& offset) {
+        values own, next;
+        here.ask([&](const auto& at) { return x(at); }, [&](int k, const kept_value<E>& told) { own[k] = told.value; });
+        const std::int64_t later = here.low + here.count;
+        const E after = here.count > 0 && later < end ? x(cursor<E>{later}).value : E{};
+        for (int k = 0; k < token_pack; ++k) next[k] = k + 1 < token_pack && k + 1 < here.count ? own[(k + 1) % token_pack] : after;
+        here.ask(f, [&](int k, const E& told) { offset[k] = told; }, next);
+    }
+    // Of what lanes compose each, what comes into this one, and what out of the last one.
+    __device__ void over_lanes(E& out, E& before) const {
+        for (int k = 0, half = 1; k < 5; ++k, half *= 2) {
+            const E later = __shfl_up_sync(mask, out, half, width);
+            if (at >= half) out = out + powers[k] * later;
+        }
+        before = __shfl_up_sync(mask, out, 1, width);
+        if (at == 0) before = E{};
+        out = __shfl_sync(mask, out, width - 1, width);
+    }
+    // The same of warps, by the lanes of each.
+    __device__ void over_warps(double out, double& in, double& all) const {
+        const int u = at & (warps - 1);
+        for (int k = 0, half = 1; k < 3; ++k, half *= 2) {
+            const double later = __shfl_up_sync(mask, out, half, warps);
+            if (u >= half) out = out + warp_powers[k] * later;
+        }
+        const double before = __shfl_sync(mask, out, warp - 1, warps);
+        in = (warp > 0 ? before : 0.0) + to_warp * in;
+        all = __shfl_sync(mask, out, warps - 1, warps);
     }
 };
 

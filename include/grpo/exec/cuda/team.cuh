@@ -210,66 +210,62 @@ public:
         }
     }
 
-    // From the end, four positions a lane at a time: an inclusive scan over the lanes, lane 0 at the latest positions.
+    // From the end, four positions a lane at a time, lane 0 at the latest.
     template <class V, class F, class G>
     __device__ void scan(std::int64_t begin, std::int64_t end, F&& f, G&& g) const {
-        V carry{};
-        for (std::int64_t last = end - 1; last >= begin; last -= in_turn * lanes_) {
-            const std::int64_t latest = last - in_turn * lane_;
-            affine<V> m[in_turn];
-            for (int k = 0; k < in_turn; ++k) {
-                if (latest - k >= begin) m[k] = f(cursor<V>{latest - k});
-            }
-            carry = step(latest, begin, m, carry, g);
+        element_t<V> carry{};
+        for (std::int64_t i = latest(end); last_of(i) >= begin; i -= turn()) {
+            const detail::neighbours<V> here(begin, end, i);
+            affine<element_t<V>> m[in_turn];
+            here.ask(f, [&](int k, const affine<element_t<V>>& told) { m[k] = told; });
+            step(here, m, carry, g);
         }
     }
     template <class V, class X, class F, class G>
     __device__ void scan(std::int64_t begin, std::int64_t end, X&& x, F&& f, G&& g) const {
-        V carry{};
-        V kept{};
-        for (std::int64_t last = end - 1; last >= begin; last -= in_turn * lanes_) {
-            const std::int64_t latest = last - in_turn * lane_;
-            seen<V> here[in_turn];
-            seen<V> mine{V{}, 0};
-            for (int k = 0; k < in_turn; ++k) {
-                here[k] = {V{}, 0};
-                if (latest - k < begin) continue;
-                const kept_value<V> at = x(cursor<V>{latest - k});
-                here[k] = {at.value, at.kept ? 1 : 0};
-                if (at.kept) mine = here[k];
-            }
-            seen<V> before, all;
-            exclusive(mine, [](const seen<V>& earlier, const seen<V>& later) { return earlier.kept != 0 ? earlier : later; },
-                      seen<V>{V{}, 0}, before, all);
-            V next = before.kept != 0 ? before.value : kept;
-            affine<V> m[in_turn];
-            for (int k = 0; k < in_turn; ++k) {
-                if (latest - k >= begin) m[k] = f(cursor<V>{latest - k}, next);
-                if (here[k].kept != 0) next = here[k].value;
-            }
+        using E = element_t<V>;
+        E carry{};
+        E kept{};
+        for (std::int64_t i = latest(end); last_of(i) >= begin; i -= turn()) {
+            const detail::neighbours<V> here(begin, end, i);
+            seen<E> own[in_turn];
+            here.ask(x, [&](int k, const kept_value<E>& told) { own[k] = {told.value, told.kept ? 1 : 0}; });
+            seen<E> mine{E{}, 0};
+            here.backwards([&](int k) { mine = own[k].kept != 0 ? own[k] : mine; });
+            seen<E> before, all;
+            exclusive(mine, [](const seen<E>& earlier, const seen<E>& later) { return earlier.kept != 0 ? earlier : later; },
+                      seen<E>{E{}, 0}, before, all);
+            E following = before.kept != 0 ? before.value : kept;
+            E next[in_turn];
+            here.backwards([&](int k) {
+                next[k] = following;
+                following = own[k].kept != 0 ? own[k].value : following;
+            });
             if (all.kept != 0) kept = all.value;
-            carry = step(latest, begin, m, carry, g);
+            affine<E> m[in_turn];
+            here.ask(f, [&](int k, const affine<E>& told) { m[k] = told; }, next);
+            step(here, m, carry, g);
         }
     }
 
     template <class V, class X, class F, class G>
     __device__ void scan_uniform(std::int64_t begin, std::int64_t end, const V& scale, X&& x, F&& f, G&& g) const {
-        const detail::uniform_scan<V> over(lanes_, lane_, mask_, scale);
-        over.walk(begin, end, x, f, g, [&](double out) {
-            const int half = turn_, first = static_cast<int>(threadIdx.x) / 32 - over.warp;
-            turn_ ^= 1;
-            if (over.at == 0) __builtin_memcpy(shared_.warp[half][first + over.warp], &out, sizeof out);
-            meet();
-            return [this, half, first](int warp) {
-                double theirs;
-                __builtin_memcpy(&theirs, shared_.warp[half][first + warp], sizeof theirs);
-                return theirs;
-            };
-        });
+        const auto walk = [&](const auto& over) {
+            over.walk(begin, end, x, f, g, [&](double out, int warp) {
+                const int half = turn_, first = static_cast<int>(threadIdx.x) / 32 - over.warp;
+                turn_ ^= 1;
+                if (over.at == 0) __builtin_memcpy(shared_.warp[half][first + over.warp], &out, sizeof out);
+                meet();
+                __builtin_memcpy(&out, shared_.warp[half][first + warp], sizeof out);
+                return out;
+            });
+        };
+        if (lanes_ >= 32) walk(detail::uniform_scan<V, true>(lanes_, lane_, mask_, scale));
+        else walk(detail::uniform_scan<V, false>(lanes_, lane_, mask_, scale));
     }
 
 private:
-    static constexpr int in_turn = detail::scan_in_turn;
+    static constexpr int in_turn = detail::token_pack;
     template <class V>
     struct seen {
         V value;
@@ -326,58 +322,48 @@ private:
     }
     // Teams of more than a warp have a block of their own, or share one and keep step with a barrier of theirs.
     __device__ void meet() const {
-        const int team = static_cast<int>(threadIdx.x) / lanes_;
+        const int team = static_cast<int>(threadIdx.x) >> (31 - __clz(lanes_));
         asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(lanes_) : "memory");
     }
 
     // Joined with the lanes later in time: those before this one in `before`, all of them in `all`.
     template <class X, class Join>
     __device__ void exclusive(X mine, Join&& join, const X& none, X& before, X& all) const {
-        const int width = lanes_ < 32 ? lanes_ : 32;
-        const int at = lane_ & (width - 1);
-        for (int half = 1; half < width; half *= 2) {
-            const X other = detail::moved(mine, [&](std::uint32_t w) { return __shfl_up_sync(mask_, w, half, width); });
-            if (at >= half) mine = join(mine, other);
-        }
-        before = detail::moved(mine, [&](std::uint32_t w) { return __shfl_up_sync(mask_, w, 1, width); });
-        if (at == 0) before = none;
-        all = detail::moved(mine, [&](std::uint32_t w) { return __shfl_sync(mask_, w, width - 1, width); });
-        if (lanes_ <= 32) return;
-        const int warp = static_cast<int>(threadIdx.x) / 32;
+        // A mask that the compiler knows spares whole warps the search for who is there.
+        if (lanes_ < 32) return detail::scan_lanes(mask_, lanes_, lane_, mine, join, none, before, all);
+        constexpr std::uint32_t warp_of_lanes = 0xffffffffu;
+        const int at = lane_ & 31;
+        detail::scan_lanes(warp_of_lanes, 32, at, mine, join, none, before, all);
+        if (lanes_ == 32) return;
         const int count = lanes_ / 32;
-        const int first = warp & ~(count - 1);
+        const int warp = static_cast<int>(threadIdx.x) / 32, mine_warp = warp & (count - 1);
         const int half = turn_;
         turn_ ^= 1;
         if (at == 31) __builtin_memcpy(shared_.warp[half][warp], &all, sizeof(X));
         meet();
         // The totals of the warps, scanned by every warp.
-        X theirs = none;
-        if (at < count) __builtin_memcpy(&theirs, shared_.warp[half][first + at], sizeof(X));
-        for (int k = 1; k < 32; k *= 2) {
-            const X other = detail::moved(theirs, [&](std::uint32_t w) { return __shfl_up_sync(mask_, w, k, 32); });
-            if (at >= k) theirs = join(theirs, other);
-        }
-        const int mine_warp = warp - first;
-        const X earlier = detail::moved(theirs, [&](std::uint32_t w) {
-            return __shfl_sync(mask_, w, mine_warp > 0 ? mine_warp - 1 : 0, 32);
-        });
-        all = detail::moved(theirs, [&](std::uint32_t w) { return __shfl_sync(mask_, w, count - 1, 32); });
+        X theirs, earlier;
+        __builtin_memcpy(&theirs, shared_.warp[half][warp - mine_warp + (at & (count - 1))], sizeof(X));
+        detail::scan_lanes(warp_of_lanes, count, at & (count - 1), theirs, join, none, earlier, all);
+        earlier = detail::moved(earlier, [&](std::uint32_t w) { return __shfl_sync(warp_of_lanes, w, mine_warp, count); });
         if (mine_warp > 0) before = at == 0 ? earlier : join(before, earlier);
     }
 
-    template <class V, class G>
-    __device__ V step(std::int64_t latest, std::int64_t begin, const affine<V> (&m)[in_turn], const V& carry, G& g) const {
-        affine<V> mine, later, all;
-        for (int k = 0; k < in_turn; ++k) mine = affine<V>::compose(m[k], mine);
-        exclusive(mine, [](const affine<V>& a, const affine<V>& b) { return affine<V>::compose(a, b); }, affine<V>{}, later, all);
-        V v = later(carry);
-        for (int k = 0; k < in_turn; ++k) {
-            if (latest - k < begin) continue;
-            v = m[k](v);
-            g(cursor<V>{latest - k}, v);
-        }
-        return all(carry);
+    template <class V, class E, class G>
+    __device__ void step(const detail::neighbours<V>& here, const affine<E> (&m)[in_turn], E& carry, G& g) const {
+        affine<E> mine, later, all;
+        here.backwards([&](int k) { mine = affine<E>::compose(m[k], mine); });
+        exclusive(mine, [](const affine<E>& a, const affine<E>& b) { return affine<E>::compose(a, b); }, affine<E>{}, later, all);
+        E sum = later(carry);
+        E sums[in_turn];
+        here.backwards([&](int k) { sums[k] = sum = m[k](sum); });
+        here.tell(g, sums);
+        carry = all(carry);
     }
+    // A scan's first position for this lane, how far it goes at a time, and the latest position of all lanes meanwhile.
+    __device__ std::int64_t latest(std::int64_t end) const { return detail::last_neighbours(end) - in_turn * lane_; }
+    __device__ std::int64_t turn() const { return std::int64_t{in_turn} * lanes_; }
+    __device__ std::int64_t last_of(std::int64_t i) const { return i + in_turn * lane_ + in_turn - 1; }
 
     exchange& shared_;
     int lanes_;
