@@ -33,6 +33,19 @@ __device__ inline T moved(const T& x, Move&& move) {
     return y;
 }
 
+// A mask that the compiler knows: it spares whole warps the search for who is there.
+inline constexpr std::uint32_t whole_warp = 0xffffffffu;
+
+// What `width` lanes of a warp have each, merged in a tree; the same in all of them.
+template <class Monoid, class State>
+__device__ inline State merged(std::uint32_t mask, int width, State mine) {
+    for (int half = width / 2; half > 0; half /= 2) {
+        const State other = moved(mine, [&](std::uint32_t w) { return __shfl_down_sync(mask, w, half, width); });
+        Monoid::merge(mine, other);
+    }
+    return moved(mine, [&](std::uint32_t w) { return __shfl_sync(mask, w, 0, width); });
+}
+
 __device__ inline void cluster_barrier() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");

@@ -132,7 +132,7 @@ struct uniform_scan {
 
     __device__ uniform_scan(int lanes, int lane, std::uint32_t lanes_of_warp, const V& one)
         : width(Warps ? 32 : lanes), at(lane & (width - 1)), warps(Warps ? lanes / 32 : 1), warp(Warps ? lane / 32 : 0),
-          mask(Warps ? 0xffffffffu : lanes_of_warp),
+          mask(Warps ? whole_warp : lanes_of_warp),
           scale(any_lane(one)), to_warp(1), of_team(static_cast<double>(scale)) {
         for (int k = 1; k < token_pack; k *= 2) of_team *= of_team;
         double own = 1;

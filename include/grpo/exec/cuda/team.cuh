@@ -100,7 +100,7 @@ public:
     __device__ State combine(State mine) const {
         static_assert(sizeof(State) <= exchange::slot);
         if (lanes_ * blocks_ == 1) return mine;
-        mine = tree<Monoid>(mine, lanes_ < 32 ? lanes_ : 32);
+        mine = tree<Monoid>(mine);
         if (lanes_ <= 32 && blocks_ == 1) return mine;
         const int half = turn_;
         turn_ ^= 1;
@@ -119,7 +119,7 @@ public:
         using Result = decltype(f(mine));
         static_assert(Width == detail::logit_pack);
         static_assert(sizeof(State) <= exchange::slot && sizeof(Result) <= exchange::slot);
-        mine = tree<Monoid>(mine, lanes_ < 32 ? lanes_ : 32);
+        mine = tree<Monoid>(mine);
         if (lanes_ <= 32 && blocks_ == 1) return f(mine);
         const int half = turn_;
         turn_ ^= 1;
@@ -271,13 +271,11 @@ private:
         V value;
         std::conditional_t<sizeof(V) == 8, std::int64_t, std::int32_t> kept;
     };
+    // Of the team's lanes within a warp. Rows of logits have whole warps.
     template <class Monoid, class State>
-    __device__ State tree(State mine, int width) const {
-        for (int half = width / 2; half > 0; half /= 2) {
-            const State other = detail::moved(mine, [&](std::uint32_t w) { return __shfl_down_sync(mask_, w, half, width); });
-            Monoid::merge(mine, other);
-        }
-        return detail::moved(mine, [&](std::uint32_t w) { return __shfl_sync(mask_, w, 0, width); });
+    __device__ State tree(const State& mine) const {
+        if (Width == detail::logit_pack || lanes_ >= 32) return detail::merged<Monoid>(detail::whole_warp, 32, mine);
+        return detail::merged<Monoid>(mask_, lanes_, mine);
     }
     // The states of the team's warps, merged by whole warps.
     template <class Monoid, class State>
@@ -285,7 +283,7 @@ private:
         State all;
         const int count = lanes_ / 32;
         __builtin_memcpy(&all, shared_.warp[half][first + (static_cast<int>(threadIdx.x & 31) & (count - 1))], sizeof(State));
-        return tree<Monoid>(all, count);
+        return detail::merged<Monoid>(detail::whole_warp, count, all);
     }
     // A block's state to all blocks of the cluster, by a warp; and all of theirs, once they have arrived. The next but one
     // is sent to the same place: by blocks that have had the next, which whoever is sent to sends after it has read this one.
@@ -329,11 +327,9 @@ private:
     // Joined with the lanes later in time: those before this one in `before`, all of them in `all`.
     template <class X, class Join>
     __device__ void exclusive(X mine, Join&& join, const X& none, X& before, X& all) const {
-        // A mask that the compiler knows spares whole warps the search for who is there.
         if (lanes_ < 32) return detail::scan_lanes(mask_, lanes_, lane_, mine, join, none, before, all);
-        constexpr std::uint32_t warp_of_lanes = 0xffffffffu;
         const int at = lane_ & 31;
-        detail::scan_lanes(warp_of_lanes, 32, at, mine, join, none, before, all);
+        detail::scan_lanes(detail::whole_warp, 32, at, mine, join, none, before, all);
         if (lanes_ == 32) return;
         const int count = lanes_ / 32;
         const int warp = static_cast<int>(threadIdx.x) / 32, mine_warp = warp & (count - 1);
@@ -344,8 +340,8 @@ private:
         // The totals of the warps, scanned by every warp.
         X theirs, earlier;
         __builtin_memcpy(&theirs, shared_.warp[half][warp - mine_warp + (at & (count - 1))], sizeof(X));
-        detail::scan_lanes(warp_of_lanes, count, at & (count - 1), theirs, join, none, earlier, all);
-        earlier = detail::moved(earlier, [&](std::uint32_t w) { return __shfl_sync(warp_of_lanes, w, mine_warp, count); });
+        detail::scan_lanes(detail::whole_warp, count, at & (count - 1), theirs, join, none, earlier, all);
+        earlier = detail::moved(earlier, [&](std::uint32_t w) { return __shfl_sync(detail::whole_warp, w, mine_warp, count); });
         if (mine_warp > 0) before = at == 0 ? earlier : join(before, earlier);
     }
 
