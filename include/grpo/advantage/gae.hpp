@@ -73,7 +73,7 @@ template <class Layout, class T, class Flag, class A, class R>
 struct gae_rows {
     using compute = compute_of<T, A, R>;
     static constexpr bool takes_packs = true;  // a device's lanes compute on several tokens at once
-    static constexpr int blocks_per_multiprocessor = 2;
+    static constexpr int blocks_per_multiprocessor = 2;  // at least: a scan of packs needs the registers
     Layout layout;
     gae_inputs<T, Flag> x;
     gae_options options;

@@ -103,7 +103,8 @@ struct serial_team {
 
 namespace detail {
 
-// A scan whose elements all have one scale, x = f(cursor, next) + scale·x: teams that gain from knowing it have a verb.
+// A scan whose elements all have one scale, x = f(cursor, next) + scale·x: teams that gain from knowing it have a verb. It may ask
+// x of single positions too: x takes cursors of any scalar.
 template <class V, class Team, class X, class F, class G>
 GRPO_HD void scan_uniform(Team& team, std::int64_t begin, std::int64_t end, const V& scale, X&& x, F&& f, G&& g) {
     if constexpr (requires { team.template scan_uniform<V>(begin, end, scale, x, f, g); }) {
