@@ -588,6 +588,21 @@ TEST_CASE_TEMPLATE("R1.12 R1.13 token baselines ignore masked memory and padding
     }
 }
 
+TEST_CASE("a token baseline is a mean of returns, also where sums of squares are rounded below what they hold") {
+    // Tokens of probability 1 - 2^-23: Σ π² is π² and a little, in float one place more or one place less.
+    const float logp = -1.1920930e-7f;
+    const float square = static_cast<float>(std::exp(2.0 * static_cast<double>(logp)));
+    const std::vector<float> old(8, logp), reward{0, 0, 0, 1, 0, 0, 0, -1};
+    std::vector<float> squared(8, square), a(8), g(8), b(8);
+    for (size_t t = 0; t < 4; ++t) squared[t] = std::nextafter(square, 2.0f), squared[4 + t] = std::nextafter(square, 0.0f);
+    grpo::optimal_token_baseline(grpo::padded(1, 2), grpo::padded(2, 4), grpo::otb_inputs<float>{reward, old, squared, {}}, a, g, b);
+    for (size_t t = 0; t < 8; ++t) {
+        CAPTURE(t);
+        CHECK(std::abs(b[t]) <= 1.0f);
+        CHECK(g[t] == (t < 4 ? 1.0f : -1.0f));
+    }
+}
+
 TEST_CASE("R1.12 teacher advantages and A*-PO ignore masked memory") {
     const offsets cu = {0, 3, 5};
     const flags mask = {1, 0, 1, 0, 1};

@@ -1,5 +1,8 @@
 // The optimal token baseline (arXiv 2602.07078): b_t = Σ_i G_t W_t / (Σ_i W_t + eps) over the group's sequences, with
 //   G_t = Σ_{u>=t} r_u,  w_t = (1 - 2 π_t + Σ_v π_t(v)²)·weight_t²,  W_t = Σ_{u<=t} w_u,  A_t = G_t - b_t.
+//
+// w_t is at least (1 - π_t)²·weight_t², since Σ_v π_t(v)² has π_t² among its terms. That is enforced: for tokens that are nearly
+// certain a Σ of floats is rounded by more than 1 - 2 π_t + Σ is, which then may be negative, and b_t beyond every G_t.
 #pragma once
 
 #include <cmath>
@@ -85,9 +88,10 @@ private:
             }
             if (!counts) continue;
             const double extra = x.weight.data() == nullptr ? 1.0 : static_cast<double>(x.weight[i]);
-            sum += (1.0 - 2.0 * ::exp(static_cast<double>(x.logp_old[i])) +
-                    static_cast<double>(x.sum_probability_squared[i])) *
-                   extra * extra;
+            const double p = ::exp(static_cast<double>(x.logp_old[i]));
+            const double least = (1.0 - p) * (1.0 - p);
+            const double given = 1.0 - 2.0 * p + static_cast<double>(x.sum_probability_squared[i]);
+            sum += (given < least ? least : given) * extra * extra;
             const std::int64_t to = packed() ? begin + n : i;
             advantage[to] = g;
             baseline[to] = static_cast<B>(sum);

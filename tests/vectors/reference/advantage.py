@@ -731,7 +731,7 @@ def otb_cases(rng):
 def otb_inputs(rng, lengths, group_offsets, mask, weighted):
     cu = offsets(lengths)
     n = cu[-1]
-    x = {"reward_token": dyadics(rng, n, -1, 1), "logp_old": dyadics(rng, n, -4, -0.125),
+    x = {"reward_token": dyadics(rng, n, -1, 1), "logp_old": dyadics(rng, n, -4, -0.75),
          "sum_probability_squared": dyadics(rng, n, 0.25, 0.9375), "cu_seqlens": cu, "group_offsets": group_offsets}
     if mask:
         x["mask"] = mask
