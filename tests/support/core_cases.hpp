@@ -109,8 +109,8 @@ TEST_CASE("whitening") {
 
 TEST_CASE("recurrences over tokens") {
     const rows_of_any_length rows;
-    const auto reward = numbers<float>(rows.n, 4);
-    const auto value = numbers<float>(rows.n, 5);
+    auto reward = numbers<float>(rows.n, 4);
+    auto value = numbers<float>(rows.n, 5);
     const auto per_sequence = numbers<float>(6, 6);
     const std::size_t n = rows.n;
     const auto on = [&](const auto& shape) {
@@ -140,6 +140,10 @@ TEST_CASE("recurrences over tokens") {
             grpo::discounted_returns(exec, shape, 0.9, reward, out);
         });
         same_everywhere<float>(n, [&](const auto& exec, auto& out) {
+            out = reward;
+            grpo::discounted_returns(exec, shape, 0.9, out, out);
+        });
+        same_everywhere<float>(n, [&](const auto& exec, auto& out) {
             grpo::kl_in_reward(exec, shape, grpo::kl{}, 0.1, reward, value, reward, out);
         });
         same_everywhere<float>(n, [&](const auto& exec, auto& out) {
@@ -151,6 +155,9 @@ TEST_CASE("recurrences over tokens") {
         });
     };
     on(rows.shape());
+    for (std::size_t i = 0; i < n; ++i) {
+        if (rows.mask[i] == 0) reward[i] = value[i] = std::nanf("");  // is not read
+    }
     on(rows.masked());
     same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
         grpo::discounted_returns(exec, grpo::time_major(static_cast<std::int64_t>(rows.n / 2), 2).where(rows.mask), 0.9, reward, out);
