@@ -9,9 +9,12 @@
 #include <grpo/grpo.hpp>
 
 #include <support/loss_cases.hpp>
+#include <support/random_batch.hpp>
 #include <support/vectors.hpp>
 
 namespace {
+
+using random_batch::numbers;
 
 using mask_t = std::vector<std::uint8_t>;
 using offsets_t = std::vector<std::int64_t>;
@@ -125,12 +128,6 @@ struct observed {
 const auto diagnosed = [](grpo::aggregation over) {
     return grpo::objective{grpo::clipped{}, over}.diagnosed();
 };
-
-std::vector<double> numbers(const grpo::diagnostics& m) {
-    return {m.clipped_low, m.clipped_high, m.clamped, m.log_ratio, m.half_square, m.approx_kl, m.ratio, m.ratio_square,
-            m.entropy, m.kl_ref_k1, m.kl_ref_k3, m.rollout_kl, m.rollout_k3, m.rollout_weight, m.rollout_square,
-            m.rollout_gap, m.largest_log_ratio, m.smallest_log_ratio, m.largest_gap, m.tokens};
-}
 
 }  // namespace
 

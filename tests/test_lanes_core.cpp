@@ -70,6 +70,17 @@ TEST_CASE("several rewards, and A*-PO's loss") {
           doctest::Approx(expected));
 }
 
+TEST_CASE("the extremes of weights are serial's, to the bit") {
+    const rows_of_any_length rows;
+    const auto old = numbers<float>(rows.n, 16);
+    const auto rollout = numbers<float>(rows.n, 17);
+    const auto engines = grpo::batch(rows.masked(), grpo::logp_old(old), grpo::logp_rollout(rollout));
+    same_everywhere<double>(2, [&](const auto& exec, auto& out) {
+        const grpo::mismatch m = random_batch::arrived(grpo::measure_mismatch(exec, engines));
+        out = {m.smallest_weight, m.largest_weight};
+    }, 0);
+}
+
 TEST_CASE("advantage rules of recipes") {
     const rows_of_any_length rows;
     const auto groups = grpo::padded(3, 2);

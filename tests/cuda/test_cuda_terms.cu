@@ -68,12 +68,8 @@ TEST_CASE("R1.41 metrics in float are the CPU's, also where the gradient is writ
     const auto loss = grpo::objective{grpo::clipped{} + 0.04 * grpo::kl{} + 0.01 * grpo::entropy_bonus{}, grpo::aggregation::token_mean()};
     const auto host = random_batch::diagnose(grpo::serial{}, loss.term, a, a.shape());
     const auto got = random_batch::diagnose(device.gpu(), loss.term, a, a.shape());
-    const auto numbers = [](const grpo::diagnostics& m) {
-        const auto* const first = reinterpret_cast<const double*>(&m);
-        return std::vector<double>(first, first + sizeof m / sizeof *first);
-    };
     compare(got, host, 1e-6);
-    CHECK(difference(numbers(got.result.metrics), numbers(host.result.metrics), 1e-5) == "");
+    CHECK(difference(random_batch::numbers(got.result.metrics), random_batch::numbers(host.result.metrics), 1e-5) == "");
     CHECK(random_batch::overwritten(device.gpu(), loss.diagnosed(), a) == "");
 }
 

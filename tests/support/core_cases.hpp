@@ -227,9 +227,10 @@ TEST_CASE("rollout corrections") {
         const auto rule = grpo::rejection::k3(level, 0.05);
         std::vector<std::uint8_t> keep(rows.n);
         std::vector<std::int64_t> rejected;
-        same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+        same_everywhere<float>(2 * rows.n, [&](const auto& exec, auto& out) {  // the statistic, then what is kept
             const grpo::view to(out.data(), level == rejection_level::token ? static_cast<std::int64_t>(rows.n) : std::int64_t{6});
             rejected.push_back(random_batch::arrived(grpo::reject(exec, batch, rule, keep, to)).rejected_tokens);
+            for (std::size_t i = 0; i < rows.n; ++i) out[rows.n + i] = keep[i];
         });
         same_everywhere<std::uint8_t>(rows.n, [&](const auto& exec, auto& out) {
             rejected.push_back(random_batch::arrived(grpo::reject(exec, batch, rule, out)).rejected_tokens);
@@ -246,15 +247,21 @@ TEST_CASE("metrics of two engines, and of a critic") {
     rollout[24] = rollout[27] = -std::numeric_limits<float>::infinity();
     const auto engines = grpo::batch(rows.masked(), grpo::logp_old(old), grpo::logp_rollout(rollout));
     const auto critic = grpo::batch(rows.masked(), grpo::values(old), grpo::returns(rollout));
-    same_everywhere<double>(20, [&](const auto& exec, auto& out) {
-        const grpo::mismatch m = random_batch::arrived(grpo::measure_mismatch(exec, engines, {.low = 0.8, .high = 1.3}));
+    const auto measured = [&](const auto& exec) {
+        return random_batch::arrived(grpo::measure_mismatch(exec, engines, {.low = 0.8, .high = 1.3}));
+    };
+    same_everywhere<double>(12, [&](const auto& exec, auto& out) {
+        const grpo::mismatch m = measured(exec);
         out = {m.kl, m.k3, m.weight, m.weight_square, m.absolute_log, m.error, m.perplexity_old, m.perplexity_rollout,
-               m.log_perplexity_ratio, m.sequence_weight_square, m.smallest_weight, m.largest_weight, m.largest_absolute_log};
-        for (const std::int64_t n : {m.tokens, m.sequences, m.missing, m.nonfinite, m.outside_low, m.outside_high}) {
+               m.log_perplexity_ratio, m.sequence_weight_square, m.smallest_weight, m.largest_weight};
+    });
+    same_everywhere<double>(8, [&](const auto& exec, auto& out) {
+        const grpo::mismatch m = measured(exec);
+        out = {m.largest_absolute_log};
+        for (const std::int64_t n : {m.tokens, m.sequences, m.missing, m.nonfinite, m.first_nonfinite, m.outside_low, m.outside_high}) {
             out.push_back(static_cast<double>(n));
         }
-        out.push_back(static_cast<double>(m.first_nonfinite));
-    });
+    }, 0);
     same_everywhere<double>(6, [&](const auto& exec, auto& out) {
         const grpo::probability_fit p = random_batch::arrived(grpo::measure_probability_fit(exec, engines));
         const grpo::value_fit v = random_batch::arrived(grpo::measure_value_fit(exec, critic));

@@ -150,6 +150,13 @@ bool same_bits(const outcome<T>& a, const outcome<T>& b) {
            same_bits(a.d_entropy, b.d_entropy) && same_bits(a.d_values, b.d_values);
 }
 
+// Every metric, in order.
+inline std::vector<double> numbers(const grpo::diagnostics& m) {
+    return {m.clipped_low, m.clipped_high, m.clamped, m.log_ratio, m.half_square, m.approx_kl, m.ratio, m.ratio_square,
+            m.entropy, m.kl_ref_k1, m.kl_ref_k3, m.rollout_kl, m.rollout_k3, m.rollout_weight, m.rollout_square,
+            m.rollout_gap, m.largest_log_ratio, m.smallest_log_ratio, m.largest_gap, m.tokens};
+}
+
 // R1.41: d_logp over an input that the loss, or its metrics, read: the input whose memory gave other bits, or "".
 template <class T, class Exec, class Loss>
 std::string overwritten(Exec&& exec, const Loss& loss, const arrays<T>& a) {

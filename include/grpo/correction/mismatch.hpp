@@ -109,8 +109,7 @@ private:
         if (!any(use)) return;
         const log_weight<V> x = read_log_weight<Batch, V>(data, at, row);
         const mask_t<V> good = both(use, negation(x.nonfinite));
-        const V raw = math::select<V>(good, x.log_w, V(constant<V>(0)));
-        const V d = log_weight<V>::cut(raw, band.bound);
+        const V d = x.bounded(band.bound);
         const math::exp_parts<V> parts = math::exp_split(d);
         const V ratio = parts.expm1 + constant<V>(1);
         const auto sum = [&](int k, const V& value) { add_where(state.sum[k], good, value); };
@@ -121,17 +120,17 @@ private:
         add_count<V>(state.sum[n], good);
         add_count<V>(state.sum[low], both(good, ratio < V(constant<V>(band.low))));
         add_count<V>(state.sum[high], both(good, V(constant<V>(band.high)) < ratio));
-        sum(log_w, raw);
+        sum(log_w, x.log_w);
         sum(k3, parts.remainder);
         sum(w, ratio);
         sum(w2, V(ratio * ratio));
-        sum(absolute, math::abs(raw));
+        sum(absolute, math::abs(x.log_w));
         sum(error, math::exp(math::abs(d)));
         sum(old, x.old);
         sum(rollout, x.rollout);
         top(0, ratio);
         top(1, V(-ratio));
-        top(2, math::abs(raw));
+        top(2, math::abs(x.log_w));
     }
 
     GRPO_HD mismatch result(const tallies::state<double>& t) const {

@@ -168,10 +168,9 @@ private:
         const log_weight<V> x = read_log_weight<Batch, V>(data, at, row);
         const V s = of_token(x.bounded(rule.bound), !by_token);
         const mask_t<V> good = both(use, negation(x.nonfinite));
-        const V safe = math::select<V>(good, s, zero);
         const V low(constant<V>(rule.low));
         const V high(constant<V>(rule.high));
-        const mask_t<V> inside = both(good, both(low <= safe, safe <= high));
+        const mask_t<V> inside = both(good, both(low <= s, s <= high));
         note_unusual<missing, bad>(state, at, use, x);
         add_count<V>(state.sum[n], use);
         add_where(state.sum[sum], good, s);

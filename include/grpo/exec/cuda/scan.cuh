@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include <grpo/detail/config.hpp>
 #include <grpo/exec/cuda/exchange.cuh>
@@ -18,21 +19,21 @@ namespace grpo::inline v0::detail {
 
 // One position of what a body tells of a pack.
 template <int N>
-__device__ float lane_of(const float_pack<N>& x, int k) {
+__device__ float entry_of(const float_pack<N>& x, int k) {
     return x.v[k];
 }
 template <int N>
-__device__ kept_value<float> lane_of(const kept_value<float_pack<N>>& x, int k) {
+__device__ kept_value<float> entry_of(const kept_value<float_pack<N>>& x, int k) {
     return {x.value.v[k], x.kept.b[k]};
 }
 template <int N>
-__device__ affine<float> lane_of(const affine<float_pack<N>>& x, int k) {
+__device__ affine<float> entry_of(const affine<float_pack<N>>& x, int k) {
     return {x.scale.v[k], x.offset.v[k]};
 }
-template <class V>
-__device__ element_t<V> any_lane(const V& x) {
-    if constexpr (scalar_traits<V>::lanes > 1) return x.v[0];
-    else return x;
+template <class T>
+    requires std::is_arithmetic_v<T>
+__device__ T entry_of(T x, int) {
+    return x;
 }
 
 // The positions of [begin, end) among the four that begin at a multiple of four: a pack, or scalars one by one.
@@ -56,11 +57,11 @@ struct neighbours {
         if constexpr (scalar_traits<V>::lanes > 1) {
             if (count == most) {
                 const auto told = f(whole(), pack_of(given)...);
-                for (int k = 0; k < most; ++k) put(k, lane_of(told, k));
+                for (int k = 0; k < most; ++k) put(k, entry_of(told, k));
             } else if (count > 0) {
                 const auto told = f(cursor<V>{low, count}, pack_of(given)...);
                 for (int k = 0; k < most; ++k) {
-                    if (k < count) put(k, lane_of(told, k));
+                    if (k < count) put(k, entry_of(told, k));
                 }
             }
         } else {
@@ -133,7 +134,7 @@ struct uniform_scan {
     __device__ uniform_scan(int lanes, int lane, std::uint32_t lanes_of_warp, const V& one)
         : width(Warps ? 32 : lanes), at(lane & (width - 1)), warps(Warps ? lanes / 32 : 1), warp(Warps ? lane / 32 : 0),
           mask(Warps ? whole_warp : lanes_of_warp),
-          scale(any_lane(one)), to_warp(1), of_team(static_cast<double>(scale)) {
+          scale(entry_of(one, 0)), to_warp(1), of_team(static_cast<double>(scale)) {
         for (int k = 1; k < token_pack; k *= 2) of_team *= of_team;
         double own = 1;
         for (int k = 0, half = 1; k < 5; ++k, half *= 2) {
@@ -151,34 +152,42 @@ struct uniform_scan {
         }
     }
 
-    // From the end: an offset is f(position, next), `next` the x of the position after it; then g(position, sum). share(out, u):
-    // tells the team's other warps what comes out of this one where nothing comes in, and returns what warp u tells.
+    // From the end: an offset is f(position, next), `next` the x of the position after it; then g(position, sum). share(out):
+    // tells the team's other warps what comes out of this one where nothing comes in; lane k is told that of warp k modulo their
+    // number.
     template <class X, class F, class G, class Share>
     __device__ void walk(std::int64_t begin, std::int64_t end, X&& x, F&& f, G&& g, Share&& share) const {
         double carry = 0;
         const std::int64_t stretch = token_pack * width * warps;
-        std::int64_t i = last_neighbours(end) - token_pack * (width * warp + at);
+        std::int64_t first = last_neighbours(end);  // of the latest lane's positions
+        const std::int64_t later_lanes = token_pack * (width * warp + at);
         // Offsets are read a stretch ahead of the one that is added up: memory answers meanwhile.
         values offset;
-        read(end, neighbours<V>(begin, end, i), x, f, offset);
+        read(end, neighbours<V>(begin, end, first - later_lanes), x, f, offset);
         const auto turn = [&](const neighbours<V>& here, const neighbours<V>& ahead) {
             values offset_ahead, sums;
             read(end, ahead, x, f, offset_ahead);
             E out{};
             here.backwards([&](int k) { out = offset[k] + scale * out; });
             E before;
-            over_lanes(out, before);
+            compose(width, at, powers, out, before);
             double in = carry;
             double all = static_cast<double>(out);
-            if (warps > 1) over_warps(share(all, at & (warps - 1)), in, all);
+            if (warps > 1) {
+                all = share(all);
+                double earlier;
+                compose(warps, at & (warps - 1), warp_powers, all, earlier);
+                in = __shfl_sync(mask, earlier, warp, warps) + to_warp * carry;
+            }
             carry = all + of_team * carry;
             E sum = before + to_here * static_cast<E>(in);
             here.backwards([&](int k) { sums[k] = sum = offset[k] + scale * sum; });
             here.tell(g, sums);
             for (int k = 0; k < token_pack; ++k) offset[k] = offset_ahead[k];
         };
-        for (std::int64_t last = last_neighbours(end) + token_pack - 1; last >= begin; last -= stretch, i -= stretch) {
-            const bool inside = last < end && last - 2 * stretch >= begin - 1;  // as the next one is
+        for (; first + token_pack > begin; first -= stretch) {
+            const std::int64_t i = first - later_lanes;
+            const bool inside = first + token_pack <= end && first + token_pack - 2 * stretch >= begin;  // as the next one is
             if (inside) turn(neighbours<V>(i), neighbours<V>(i - stretch));
             else turn(neighbours<V>(begin, end, i), neighbours<V>(begin, end, i - stretch));
         }
@@ -189,33 +198,25 @@ private:
 
     template <class X, class F>
     __device__ static void read(std::int64_t end, const neighbours<V>& here, X& x, F& f, values& offset) {
-        values own, next;
-        here.ask([&](const auto& at) { return x(at); }, [&](int k, const kept_value<E>& told) { own[k] = told.value; });
         const std::int64_t later = here.low + here.count;
         const E after = here.count > 0 && later < end ? x(cursor<E>{later}).value : E{};
-        for (int k = 0; k < token_pack; ++k) next[k] = k + 1 < token_pack && k + 1 < here.count ? own[(k + 1) % token_pack] : after;
+        values next;
+        for (E& y : next) y = after;
+        here.ask(x, [&](int k, const kept_value<E>& told) {
+            if (k > 0) next[k - 1] = told.value;
+        });
         here.ask(f, [&](int k, const E& told) { offset[k] = told; }, next);
     }
-    // Of what lanes compose each, what comes into this one, and what out of the last one.
-    __device__ void over_lanes(E& out, E& before) const {
-        for (int k = 0, half = 1; k < 5; ++k, half *= 2) {
-            const E later = __shfl_up_sync(mask, out, half, width);
-            if (at >= half) out = out + powers[k] * later;
+    // Of what `count` lanes have each: what comes into this one, and in `out` what comes out of them all.
+    template <int Steps, class X>
+    __device__ void compose(int count, int place, const X (&of_lanes)[Steps], X& out, X& before) const {
+        for (int k = 0, half = 1; k < Steps; ++k, half *= 2) {
+            const X later = __shfl_up_sync(mask, out, half, count);
+            if (place >= half) out = out + of_lanes[k] * later;
         }
-        before = __shfl_up_sync(mask, out, 1, width);
-        if (at == 0) before = E{};
-        out = __shfl_sync(mask, out, width - 1, width);
-    }
-    // The same of warps, by the lanes of each.
-    __device__ void over_warps(double out, double& in, double& all) const {
-        const int u = at & (warps - 1);
-        for (int k = 0, half = 1; k < 3; ++k, half *= 2) {
-            const double later = __shfl_up_sync(mask, out, half, warps);
-            if (u >= half) out = out + warp_powers[k] * later;
-        }
-        const double before = __shfl_sync(mask, out, warp - 1, warps);
-        in = (warp > 0 ? before : 0.0) + to_warp * in;
-        all = __shfl_sync(mask, out, warps - 1, warps);
+        before = __shfl_up_sync(mask, out, 1, count);
+        if (place == 0) before = X{};
+        out = __shfl_sync(mask, out, count - 1, count);
     }
 };
 

@@ -102,14 +102,7 @@ public:
         if (lanes_ * blocks_ == 1) return mine;
         mine = tree<Monoid>(mine);
         if (lanes_ <= 32 && blocks_ == 1) return mine;
-        const int half = turn_;
-        turn_ ^= 1;
-        if (lanes_ > 32) {
-            const int warp = static_cast<int>(threadIdx.x) / 32;
-            if ((threadIdx.x & 31) == 0) __builtin_memcpy(shared_.warp[half][warp], &mine, sizeof(State));
-            meet();
-            mine = of_warps<Monoid, State>(warp & ~(lanes_ / 32 - 1), half);
-        }
+        if (lanes_ > 32) mine = detail::merged<Monoid>(detail::whole_warp, lanes_ / 32, from_warps(mine));
         return blocks_ == 1 ? mine : of_cluster<Monoid>(mine);
     }
 
@@ -126,12 +119,12 @@ public:
         const int warp = static_cast<int>(threadIdx.x) / 32;
         const int first = warp & ~(lanes_ / 32 - 1);
         if (lanes_ > 32) {
-            if ((threadIdx.x & 31) == 0) __builtin_memcpy(shared_.warp[half][warp], &mine, sizeof(State));
+            tell_warps(half, mine);
             meet();
         }
         unsigned char* const place = shared_.result[half][first];
         if (warp == first) {
-            if (lanes_ > 32) mine = of_warps<Monoid, State>(first, half);
+            if (lanes_ > 32) mine = detail::merged<Monoid>(detail::whole_warp, lanes_ / 32, told_by_warps<State>(half));
             if (blocks_ > 1) {
                 send(mine);
                 mine = of_blocks<Monoid, State>();
@@ -214,8 +207,8 @@ public:
     template <class V, class F, class G>
     __device__ void scan(std::int64_t begin, std::int64_t end, F&& f, G&& g) const {
         element_t<V> carry{};
-        for (std::int64_t i = latest(end); last_of(i) >= begin; i -= turn()) {
-            const detail::neighbours<V> here(begin, end, i);
+        for (std::int64_t i = detail::last_neighbours(end); i + in_turn > begin; i -= in_turn * lanes_) {
+            const detail::neighbours<V> here(begin, end, i - in_turn * lane_);
             affine<element_t<V>> m[in_turn];
             here.ask(f, [&](int k, const affine<element_t<V>>& told) { m[k] = told; });
             step(here, m, carry, g);
@@ -226,8 +219,8 @@ public:
         using E = element_t<V>;
         E carry{};
         E kept{};
-        for (std::int64_t i = latest(end); last_of(i) >= begin; i -= turn()) {
-            const detail::neighbours<V> here(begin, end, i);
+        for (std::int64_t i = detail::last_neighbours(end); i + in_turn > begin; i -= in_turn * lanes_) {
+            const detail::neighbours<V> here(begin, end, i - in_turn * lane_);
             seen<E> own[in_turn];
             here.ask(x, [&](int k, const kept_value<E>& told) { own[k] = {told.value, told.kept ? 1 : 0}; });
             seen<E> mine{E{}, 0};
@@ -251,14 +244,7 @@ public:
     template <class V, class X, class F, class G>
     __device__ void scan_uniform(std::int64_t begin, std::int64_t end, const V& scale, X&& x, F&& f, G&& g) const {
         const auto walk = [&](const auto& over) {
-            over.walk(begin, end, x, f, g, [&](double out, int warp) {
-                const int half = turn_, first = static_cast<int>(threadIdx.x) / 32 - over.warp;
-                turn_ ^= 1;
-                if (over.at == 0) __builtin_memcpy(shared_.warp[half][first + over.warp], &out, sizeof out);
-                meet();
-                __builtin_memcpy(&out, shared_.warp[half][first + warp], sizeof out);
-                return out;
-            });
+            over.walk(begin, end, x, f, g, [this](double out) { return from_warps(out); });
         };
         if (lanes_ >= 32) walk(detail::uniform_scan<V, true>(lanes_, lane_, mask_, scale));
         else walk(detail::uniform_scan<V, false>(lanes_, lane_, mask_, scale));
@@ -277,13 +263,25 @@ private:
         if (Width == detail::logit_pack || lanes_ >= 32) return detail::merged<Monoid>(detail::whole_warp, 32, mine);
         return detail::merged<Monoid>(mask_, lanes_, mine);
     }
-    // The states of the team's warps, merged by whole warps.
-    template <class Monoid, class State>
-    __device__ State of_warps(int first, int half) const {
-        State all;
-        const int count = lanes_ / 32;
-        __builtin_memcpy(&all, shared_.warp[half][first + (static_cast<int>(threadIdx.x & 31) & (count - 1))], sizeof(State));
-        return detail::merged<Monoid>(detail::whole_warp, count, all);
+    // What the team's warps have each, in all their lanes: lane k is told that of warp k modulo their number.
+    template <class X>
+    __device__ X from_warps(const X& x) const {
+        const int half = turn_;
+        turn_ ^= 1;
+        tell_warps(half, x);
+        meet();
+        return told_by_warps<X>(half);
+    }
+    template <class X>
+    __device__ void tell_warps(int half, const X& x) const {
+        if ((threadIdx.x & 31) == 0) __builtin_memcpy(shared_.warp[half][threadIdx.x / 32], &x, sizeof(X));
+    }
+    template <class X>
+    __device__ X told_by_warps(int half) const {
+        X x;
+        const unsigned count = static_cast<unsigned>(lanes_) / 32, warp = threadIdx.x / 32;
+        __builtin_memcpy(&x, shared_.warp[half][(warp & ~(count - 1)) + (threadIdx.x & (count - 1))], sizeof(X));
+        return x;
     }
     // A block's state to all blocks of the cluster, by a warp; and all of theirs, once they have arrived. The next but one
     // is sent to the same place: by blocks that have had the next, which whoever is sent to sends after it has read this one.
@@ -331,18 +329,12 @@ private:
         const int at = lane_ & 31;
         detail::scan_lanes(detail::whole_warp, 32, at, mine, join, none, before, all);
         if (lanes_ == 32) return;
-        const int count = lanes_ / 32;
-        const int warp = static_cast<int>(threadIdx.x) / 32, mine_warp = warp & (count - 1);
-        const int half = turn_;
-        turn_ ^= 1;
-        if (at == 31) __builtin_memcpy(shared_.warp[half][warp], &all, sizeof(X));
-        meet();
         // The totals of the warps, scanned by every warp.
-        X theirs, earlier;
-        __builtin_memcpy(&theirs, shared_.warp[half][warp - mine_warp + (at & (count - 1))], sizeof(X));
-        detail::scan_lanes(detail::whole_warp, count, at & (count - 1), theirs, join, none, earlier, all);
-        earlier = detail::moved(earlier, [&](std::uint32_t w) { return __shfl_sync(detail::whole_warp, w, mine_warp, count); });
-        if (mine_warp > 0) before = at == 0 ? earlier : join(before, earlier);
+        const int count = lanes_ / 32, warp = static_cast<int>(threadIdx.x) / 32 & (count - 1);
+        X earlier;
+        detail::scan_lanes(detail::whole_warp, count, at & (count - 1), from_warps(all), join, none, earlier, all);
+        earlier = detail::moved(earlier, [&](std::uint32_t w) { return __shfl_sync(detail::whole_warp, w, warp, count); });
+        if (warp > 0) before = at == 0 ? earlier : join(before, earlier);
     }
 
     template <class V, class E, class G>
@@ -356,10 +348,6 @@ private:
         here.tell(g, sums);
         carry = all(carry);
     }
-    // A scan's first position for this lane, how far it goes at a time, and the latest position of all lanes meanwhile.
-    __device__ std::int64_t latest(std::int64_t end) const { return detail::last_neighbours(end) - in_turn * lane_; }
-    __device__ std::int64_t turn() const { return std::int64_t{in_turn} * lanes_; }
-    __device__ std::int64_t last_of(std::int64_t i) const { return i + in_turn * lane_ + in_turn - 1; }
 
     exchange& shared_;
     int lanes_;
