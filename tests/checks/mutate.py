@@ -3,7 +3,7 @@
 tests/mutations.json holds {"mutations": [{"id", "file", "from", "to", "tests": [...], "why"}]}: `file` is relative to
 include/grpo, `from` must stand in it exactly once, `tests` are test executables of which at least one must fail.
 What stands after the list's id on the command line is added to the line that compiles and links: libraries, or the options
-of the variant that notices the formula.
+of the variant that notices the formula. Without an id: whether every text of the list still stands where it should.
 Emulated tests (tests/emulator) compile their kernels when they run, from whatever headers GRPO_INCLUDE names: they are not
 built again. A text that no longer matches, or a wrong formula that does not compile, is an error of the list.
 """
@@ -18,19 +18,26 @@ import tempfile
 import common
 
 
+def misplaced(mutation, include_dir):
+    """Why the formula cannot be changed, or nothing."""
+    header = pathlib.Path(include_dir) / "grpo" / mutation["file"]
+    if not header.exists():
+        return f"{mutation['id']}: there is no header {mutation['file']}"
+    times = header.read_text().count(mutation["from"])
+    if times != 1 or mutation["from"] == mutation["to"]:
+        return (f"{mutation['id']}: its 'from' stands {times} times in {mutation['file']}, and must stand there once "
+                f"and differ from 'to':\n{mutation['from']}")
+    return None
+
+
 def seed(mutation, include_dir, scratch):
     """A copy of the headers with the one formula changed."""
+    if why := misplaced(mutation, include_dir):
+        sys.exit(why)
     copy = pathlib.Path(scratch) / "include"
     shutil.copytree(include_dir, copy)
     header = copy / "grpo" / mutation["file"]
-    if not header.exists():
-        sys.exit(f"{mutation['id']}: there is no header {mutation['file']}")
-    text = header.read_text()
-    times = text.count(mutation["from"])
-    if times != 1 or mutation["from"] == mutation["to"]:
-        sys.exit(f"{mutation['id']}: its 'from' stands {times} times in {mutation['file']}, and must stand there once "
-                 f"and differ from 'to':\n{mutation['from']}")
-    header.write_text(text.replace(mutation["from"], mutation["to"]))
+    header.write_text(header.read_text().replace(mutation["from"], mutation["to"]))
     return copy
 
 
@@ -78,8 +85,16 @@ def outcome(test, commands, include_dir, copy, build, scratch, link):
 
 
 def main():
-    list_file, build, include_dir, wanted = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4]
-    mutations = [m for m in json.loads(list_file.read_text())["mutations"] if m["id"] == wanted]
+    list_file, build, include_dir = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+    listed = json.loads(list_file.read_text())["mutations"]
+    if len(sys.argv) == 4:
+        wrong = [why for m in listed if (why := misplaced(m, include_dir))]
+        if wrong:
+            sys.exit("\n".join(wrong))
+        print(f"{len(listed)} seeded formulas: the text of each stands once")
+        return
+    wanted = sys.argv[4]
+    mutations = [m for m in listed if m["id"] == wanted]
     if len(mutations) != 1:
         sys.exit(f"the list has {len(mutations)} entries called {wanted}, and must have one")
     mutation = mutations[0]
