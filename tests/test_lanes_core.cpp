@@ -97,11 +97,16 @@ TEST_CASE("advantage rules of recipes") {
             rule.by_token(exec, groups, rows.masked(), in, {out, returns, centred, reward_token, baseline});
         }, 1e-5);
     }
-    grpo::recipe::advantage_rule cut;
-    cut.advantage_bound = 1.0;
-    CHECK_THROWS_AS(cut.by_sequence(elsewhere<4>{}, groups, per_sequence, centred), grpo::error);
-    CHECK_THROWS_AS(grpo::recipe::advantage_rule{.kind = estimator::gpg}.by_sequence(elsewhere<4>{}, groups, per_sequence, centred),
-                    grpo::error);
+    // One number per response: also where rewards and advantages are cut.
+    const std::vector<std::uint8_t> mask{1, 0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1};
+    const auto tokens = grpo::padded(6, 2).where(mask);
+    for (const auto kind : {estimator::group, estimator::opo, estimator::gpg, estimator::pass_at_k, estimator::raw}) {
+        grpo::recipe::advantage_rule rule{.kind = kind};
+        for (const double bound : {grpo::math::unbounded, 0.25}) {
+            rule.reward_bound = rule.advantage_bound = bound;
+            same_everywhere<float>(6, [&](const auto& exec, auto& out) { rule.by_sequence(exec, groups, tokens, per_sequence, out); }, 1e-5);
+        }
+    }
 }
 
 TEST_CASE("errors of another memory, with nothing written") {

@@ -2,7 +2,8 @@
 //
 //   group.hpp         group-normalised (GRPO) with every convention of the field as an option
 //   labels.hpp        groups by label: offsets and order
-//   relatives.hpp     Dr.GRPO, RLOO, GPG, OPO, pass@k, raw, clipping, PF-PPO's weights
+//   relatives.hpp     Dr.GRPO, RLOO, GPG, OPO, pass@k, raw, clipping
+//   resampling.hpp    PF-PPO's weights
 //   gdpo.hpp          several rewards, each normalised on its own
 //   supervision.hpp   outcome and process supervision, per token
 //   returns.hpp       outcome placement, KL in the reward, returns, REINFORCE++, ReMax
@@ -19,6 +20,7 @@
 #include <grpo/advantage/labels.hpp>
 #include <grpo/advantage/otb.hpp>
 #include <grpo/advantage/relatives.hpp>
+#include <grpo/advantage/resampling.hpp>
 #include <grpo/advantage/returns.hpp>
 #include <grpo/advantage/supervision.hpp>
 #include <grpo/advantage/whiten.hpp>

@@ -5,64 +5,99 @@
 //   shape_rewards(reward, missing_eos{1.0}, ended, out)
 //   overlong_penalty(length, overlong{}, penalty)      repetition_penalty(shape, tokens, rule, workspace, penalty)
 //   weighted_rewards(reward, weights, out, valid)      mask_truncated(shape, truncated, mask)
+//
+// All but repetition_penalty, which is the host's, have an executor as an optional first argument.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
 #include <grpo/correction/log_weight.hpp>
+#include <grpo/detail/entries.hpp>
+#include <grpo/exec/serial.hpp>
 #include <grpo/shaping/rewards.hpp>
 
 namespace grpo::inline v0 {
 
+namespace detail {
+
+template <class T, class W, class Out, class Valid>
+struct weighted_entries {
+    const T* reward;
+    view<const W> weights;
+    std::int64_t n;
+    Out* out;
+    Valid* valid;
+
+    GRPO_HD void operator()(std::int64_t i) const {
+        double sum = 0;
+        bool scored = false;
+        for (std::int64_t k = 0; k < weights.size(); ++k) {
+            const double r = static_cast<double>(reward[k * n + i]);
+            if (is_nan(r)) continue;
+            sum += static_cast<double>(weights[k]) * r;
+            scored = true;
+        }
+        out[i] = static_cast<Out>(sum);
+        valid[i] = static_cast<Valid>(scored ? 1 : 0);
+    }
+};
+
+// 1 for a sequence that was not truncated.
+template <class Flag, class Mask>
+struct whole_sequences {
+    const Flag* truncated;
+
+    GRPO_HD Mask operator()(std::int64_t row) const { return static_cast<Mask>(truncated[row] == Flag(0) ? 1 : 0); }
+};
+
+}  // namespace detail
+
 // out[i] = Σ_k weights[k] · reward[k·n + i] over the keys k that have a score there: NaN means none. valid[i] = 1 where any
 // has, else 0 and out[i] = 0; give it to the advantages as the validity mask.
-template <class Rewards, class Weights, class Out, class Valid>
-void weighted_rewards(const Rewards& reward, const Weights& weights, Out&& out, Valid&& valid) {
+template <class Executor, class Rewards, class Weights, class Out, class Valid>
+void weighted_rewards(const Executor& exec, const Rewards& reward, const Weights& weights, Out&& out, Valid&& valid) {
     constexpr const char* function = "weighted_rewards";
     const view x(reward);
     const view w(weights);
     const view to(out);
     const view flag(valid);
     const std::int64_t n = to.size();
-    using T = std::remove_reference_t<decltype(to[0])>;
+    using T = std::remove_cvref_t<decltype(x[0])>;
+    using W = std::remove_cvref_t<decltype(w[0])>;
+    using To = std::remove_reference_t<decltype(to[0])>;
     using M = std::remove_reference_t<decltype(flag[0])>;
-    detail::require(detail::first_of(detail::validate_entries(function, "valid", flag, n),
+    detail::require(detail::first_of(detail::validate_entries(exec, function, "valid", flag, n),
                                      detail::wrong_size(function, "reward", x.size(), w.size() * n, "scores"),
                                      detail::null_pointer(function, "reward", x.data(), x.size()),
                                      detail::null_pointer(function, "weights", w.data(), w.size()),
-                                     detail::null_pointer(function, "out", to.data(), n)));
-    for (std::int64_t i = 0; i < n; ++i) {
-        double sum = 0;
-        bool scored = false;
-        for (std::int64_t k = 0; k < w.size(); ++k) {
-            const double r = static_cast<double>(x[k * n + i]);
-            if (detail::is_nan(r)) continue;
-            sum += static_cast<double>(w[k]) * r;
-            scored = true;
-        }
-        to[i] = static_cast<T>(sum);
-        flag[i] = static_cast<M>(scored ? 1 : 0);
-    }
+                                     detail::null_pointer(function, "out", to.data(), n),
+                                     detail::check_reach(exec, function, detail::named("reward", x), detail::named("weights", w),
+                                                         detail::named("out", to))));
+    detail::walk_entries(exec, n, detail::weighted_entries<T, W, To, M>{x.data(), {w.data(), w.size()}, n, to.data(), flag.data()});
+}
+template <class Rewards, class Weights, class Out, class Valid>
+void weighted_rewards(const Rewards& reward, const Weights& weights, Out&& out, Valid&& valid) {
+    weighted_rewards(serial{}, reward, weights, out, valid);
 }
 
 // mask[t] = 1 for the active tokens of sequences that were not truncated, else 0. `mask` may be the shape's own.
-template <shape Shape, class Flags, class Mask>
-void mask_truncated(const Shape& layout, const Flags& truncated, Mask&& mask) {
+template <class Executor, shape Shape, class Flags, class Mask>
+void mask_truncated(const Executor& exec, const Shape& layout, const Flags& truncated, Mask&& mask) {
     constexpr const char* function = "mask_truncated";
     const view cut(truncated);
     const view out(mask);
     using F = std::remove_cvref_t<decltype(cut[0])>;
     using M = std::remove_reference_t<decltype(out[0])>;
-    detail::require(detail::first_of(layout.validate(function),
-                                     detail::validate_entries(function, "truncated", cut, layout.rows()),
-                                     detail::validate_view(function, "mask", out, layout.extent(), "positions")));
-    for (std::int64_t row = 0; row < layout.rows(); ++row) {
-        const bool whole = cut[row] == F(0);
-        for (std::int64_t i = layout.begin(row); i < layout.end(row); ++i) {
-            out[i] = static_cast<M>(whole && layout.active(cursor<float>{i}) ? 1 : 0);
-        }
-    }
+    detail::require(detail::check_shape(exec, function, layout));
+    detail::require(detail::first_of(detail::validate_entries(exec, function, "truncated", cut, layout.rows()),
+                                     detail::validate_view(function, "mask", out, layout.extent(), "positions"),
+                                     detail::check_reach(exec, function, detail::named("mask", out))));
+    detail::expand(exec, layout, detail::whole_sequences<F, M>{cut.data()}, out.data());
+}
+template <shape Shape, class Flags, class Mask>
+void mask_truncated(const Shape& layout, const Flags& truncated, Mask&& mask) {
+    mask_truncated(serial{}, layout, truncated, mask);
 }
 
 // max_penalty · (1 - different n-grams / n-grams) of the active token ids; 0 for a text shorter than n. TRL's defaults for

@@ -107,6 +107,164 @@ TEST_CASE("whitening") {
     same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) { grpo::whiten(exec, rows.shape().where(none), x, out); }, 0);
 }
 
+// Groups of members of 0 to 2 tokens, for opo.
+struct tokens_of_members {
+    std::vector<std::uint8_t> mask;
+    std::int64_t members;
+    explicit tokens_of_members(std::size_t n) : mask(3 * n), members(static_cast<std::int64_t>(n)) {
+        for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = i % 5 == 0 || i % 7 == 3;
+    }
+    auto shape() const { return grpo::padded(members, 3).where(mask); }
+};
+
+TEST_CASE("relatives of the group's advantage") {
+    const rows_of_any_length rows;
+    auto reward = numbers<float>(rows.n, 31);
+    for (std::size_t i = 0; i < rows.n; i += 4) reward[i] = 0;
+    const tokens_of_members tokens(rows.n);
+    const auto on = [&](const auto& groups) {
+        for (const auto singleton : {grpo::singleton_rule::zero, grpo::singleton_rule::raw_reward}) {
+            same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) { grpo::dr_grpo(exec, groups, reward, out, singleton); });
+            same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+                grpo::rloo(exec, groups, reward, out, {.singleton = singleton, .batch_normalise = true});
+            }, 1e-5);
+            same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+                grpo::gpg_advantage(exec, groups, reward, out, {.singleton = singleton, .norm = 2});
+            });
+            same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+                grpo::opo(exec, groups, tokens.shape(), reward, out, singleton);
+            });
+            same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+                grpo::pass_at_k_advantage(exec, groups, reward, out, {.singleton = singleton});
+            });
+        }
+        same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) { grpo::raw_reward(exec, groups, reward, out); }, 0);
+        same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+            out = reward;
+            grpo::clip_advantage(exec, groups, out, -0.25, 0.125);
+        }, 0);
+    };
+    on(rows.shape());
+    on(rows.masked());
+    std::vector<float> probability(rows.n);
+    for (const auto kind : {grpo::pf_ppo_kind::power, grpo::pf_ppo_kind::max_min, grpo::pf_ppo_kind::max_random}) {
+        same_everywhere<float>(2 * rows.n, [&](const auto& exec, auto& out) {
+            const auto n = static_cast<std::int64_t>(rows.n);
+            grpo::pf_ppo_weights(exec, reward, grpo::view(out.data(), n), grpo::view(out.data() + n, n), {.kind = kind, .power = 1.5});
+        });
+    }
+}
+
+TEST_CASE("rewards on their way to advantages, and masks of rows") {
+    const rows_of_any_length rows;
+    const auto reward = numbers<float>(rows.n, 32);
+    const std::vector<float> length = [&] {
+        auto x = numbers<float>(rows.n, 33);
+        for (float& l : x) l = 100 + 40 * l;
+        return x;
+    }();
+    std::vector<std::uint8_t> flag(rows.n);
+    for (std::size_t i = 0; i < rows.n; i += 3) flag[i] = 1;
+    const auto same = [&](const auto& f) { same_everywhere<float>(rows.n, f); };
+    same([&](const auto& exec, auto& out) {
+        grpo::overlong_penalty(exec, length, {.max_length = 110, .buffer = 20, .cap = false}, out);
+    });
+    same([&](const auto& exec, auto& out) { grpo::shape_rewards(exec, reward, grpo::reward_clip{.low = -0.25, .high = 0.125}, out); });
+    same([&](const auto& exec, auto& out) { grpo::shape_rewards(exec, reward, grpo::linear_rescale{.to_high = 4}, out); });
+    same([&](const auto& exec, auto& out) { grpo::shape_rewards(exec, reward, grpo::stop_properly{0.5}, flag, out); });
+    same([&](const auto& exec, auto& out) { grpo::shape_rewards(exec, reward, grpo::missing_eos{}, flag, out); });
+    auto scores = numbers<float>(2 * rows.n, 34);
+    scores[3] = scores[7] = scores[rows.n + 7] = std::nanf("");
+    const std::vector<double> weights{0.5, -2.0};
+    std::vector<std::uint8_t> valid(rows.n);
+    same_everywhere<float>(2 * rows.n, [&](const auto& exec, auto& out) {
+        grpo::weighted_rewards(exec, scores, weights, grpo::view(out.data(), static_cast<std::int64_t>(rows.n)), valid);
+        random_batch::arrive();
+        for (std::size_t i = 0; i < rows.n; ++i) out[rows.n + i] = valid[i];
+        CHECK(valid[7] == 0);
+    });
+    const std::vector<std::uint8_t> truncated{0, 0, 1, 0, 1, 0};
+    const auto on = [&](const auto& shape) {
+        same_everywhere<std::uint8_t>(rows.n, [&](const auto& exec, auto& out) { grpo::mask_truncated(exec, shape, truncated, out); }, 0);
+        same_everywhere<std::uint8_t>(rows.n, [&](const auto& exec, auto& out) { grpo::expand_rows(exec, shape, truncated, out); }, 0);
+    };
+    on(rows.shape());
+    on(rows.masked());
+}
+
+TEST_CASE("groups, samples and what is measured of them") {
+    const rows_of_any_length rows;
+    auto reward = numbers<float>(rows.n, 35);
+    for (float& r : reward) r = r < 0.2f ? 0.0f : 1.0f;
+    for (std::size_t i = 3; i < 20; ++i) reward[i] = i == 4 ? 0.0f : 1.0f;
+    const auto on = [&](const auto& groups) {
+        for (const auto& filter : {grpo::group_filter::nonzero_std(), grpo::group_filter::std_above(0.3),
+                                   grpo::group_filter::mean_between(0.2, 0.9)}) {
+            std::vector<std::int64_t> kept;
+            same_everywhere<std::uint8_t>(6, [&](const auto& exec, auto& out) {
+                const grpo::filter_result r = random_batch::arrived(grpo::select_groups(exec, groups, reward, filter, out));
+                CHECK(r.considered == 6);
+                kept.push_back(r.kept);
+            }, 0);
+            CHECK(kept == std::vector<std::int64_t>(kept.size(), kept[0]));
+        }
+        std::vector<std::int64_t> counts;
+        same_everywhere<std::uint8_t>(rows.n, [&](const auto& exec, auto& out) {
+            const grpo::filter_result r = random_batch::arrived(grpo::select_samples(exec, groups, reward, out));
+            counts.insert(counts.end(), {r.considered, r.kept});
+        }, 0);
+        for (std::size_t i = 2; i < counts.size(); ++i) CHECK(counts[i] == counts[i - 2]);
+        const auto measured = [&](const auto& measure) {
+            same_everywhere<double>(9, [&](const auto& exec, auto& out) {
+                const grpo::metric_mean m = random_batch::arrived(measure(exec, grpo::view(out.data(), 6)));
+                out[6] = m.sum;
+                out[7] = static_cast<double>(m.groups);
+                out[8] = static_cast<double>(m.skipped);
+            }, 1e-12);
+        };
+        measured([&](const auto& exec, const auto& out) { return grpo::pass_at_k(exec, groups, reward, 3, out); });
+        measured([&](const auto& exec, const auto& out) { return grpo::mean_at_n(exec, groups, reward, out); });
+        for (const auto how : {grpo::draw::without_replacement, grpo::draw::with_replacement}) {
+            measured([&](const auto& exec, const auto& out) { return grpo::best_of_n(exec, groups, reward, 2, how, out); });
+            measured([&](const auto& exec, const auto& out) { return grpo::worst_of_n(exec, groups, reward, 2, how, out); });
+        }
+    };
+    on(rows.shape());
+    on(rows.masked());
+}
+
+TEST_CASE("R1.41 outputs over inputs") {
+    const rows_of_any_length rows;
+    const auto reward = numbers<float>(rows.n, 36);
+    const auto other = numbers<float>(rows.n, 37);
+    const tokens_of_members tokens(rows.n);
+    const auto groups = rows.masked();
+    const auto in_place = [&](const auto& f) {
+        same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) {
+            out = reward;
+            f(exec, out);
+        }, 1e-5);
+    };
+    in_place([&](const auto& exec, auto& x) { grpo::group_normalised(exec, groups, x, x); });
+    in_place([&](const auto& exec, auto& x) { grpo::group_normalised(exec, groups, x, x, {.scale = grpo::group_scale::batch}); });
+    in_place([&](const auto& exec, auto& x) { grpo::gpg_advantage(exec, groups, x, x); });
+    in_place([&](const auto& exec, auto& x) { grpo::opo(exec, groups, tokens.shape(), x, x); });
+    in_place([&](const auto& exec, auto& x) { grpo::pass_at_k_advantage(exec, groups, x, x); });
+    in_place([&](const auto& exec, auto& x) { grpo::whiten(exec, groups, x, x); });
+    in_place([&](const auto& exec, auto& x) { grpo::kl_in_reward(exec, groups, grpo::kl{}, 0.1, x, other, reward, x); });
+    in_place([&](const auto& exec, auto& x) {
+        (void)grpo::correction_weights(exec, grpo::batch(groups, grpo::logp_old(x), grpo::logp_rollout(other)),
+                                       grpo::correction::tis(1.1).normalised(), x);
+    });
+    for (const auto level : {grpo::rejection_level::token, grpo::rejection_level::sequence_mean}) {
+        same_everywhere<std::uint8_t>(rows.n, [&](const auto& exec, auto& mask) {
+            mask = rows.mask;
+            const auto batch = grpo::batch(rows.shape().where(mask), grpo::logp_old(reward), grpo::logp_rollout(other));
+            (void)grpo::reject(exec, batch, grpo::rejection::k3(level, 0.05), mask);
+        }, 0);
+    }
+}
+
 TEST_CASE("recurrences over tokens") {
     const rows_of_any_length rows;
     auto reward = numbers<float>(rows.n, 4);

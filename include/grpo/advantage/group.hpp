@@ -264,6 +264,12 @@ problem check_groups_there(const Exec& exec, const char* function, const Groups&
     }
     return check_reach(exec, function, named("reward", reward), named("advantage", advantage));
 }
+template <class Exec, class Groups, class Reward, class Advantage>
+problem check_groups_of([[maybe_unused]] const Exec& exec, const char* function, const Groups& groups, const Reward& reward,
+                        const Advantage& advantage, singleton_rule rule) {
+    if constexpr (on_host<Exec>) return check_groups(function, groups, reward, advantage, rule);
+    else return check_groups_there(exec, function, groups, reward, advantage, rule);
+}
 
 }  // namespace detail
 

@@ -186,6 +186,7 @@ GRPO_HD void sweep(Team& team, const span& row, F&& f) {
 // touch none of the caller's entries, and ask them for
 //   reach(function, argument, p)   what is wrong with a pointer that their bodies are to follow
 //   fold<Total>(rows, body, add)   as fold(), with the total in their memory: returns where it will be
+//                                  (written once every body is done: they may read what an earlier fold left there)
 template <class Exec>
 consteval bool host_reads() {
     if constexpr (requires { std::remove_cvref_t<Exec>::host_memory; }) return std::remove_cvref_t<Exec>::host_memory;
@@ -253,6 +254,13 @@ concept one_lane = requires { requires Team::leader(); };
 template <class Exec>
 concept of_single_lanes = one_lane<typename std::remove_cvref_t<Exec>::team>;
 
+// Whether position `first + k` of a row falls to this lane, where lanes take positions in turn.
+template <class Team>
+GRPO_HD bool falls_to([[maybe_unused]] const Team& team, [[maybe_unused]] std::int64_t k) {
+    if constexpr (one_lane<Team>) return true;
+    else return k % team.size() == team.lane();
+}
+
 // An executor whose totals are its own: for what a function folds on its way, and does not return.
 template <class Exec>
 decltype(auto) aside(const Exec& exec) {
@@ -289,6 +297,16 @@ auto fold_rows(const Exec& exec, std::int64_t rows, const Body& body, const Add&
 template <class Exec, class Total>
 using total_of = std::conditional_t<on_host<Exec>, Total, const Total*>;
 
+// The total itself, for a body that was given what fold_rows() returned.
+template <class Total>
+GRPO_HD const Total& told(const Total& total) {
+    return total;
+}
+template <class Total>
+GRPO_HD const Total& told(const Total* total) {
+    return *total;
+}
+
 // How many active entries a row has, counted by the whole team where that is a verb of it.
 template <class Team, class Shape>
 GRPO_HD std::int64_t count_active(Team& team, const Shape& layout, std::int64_t row) {
@@ -321,8 +339,15 @@ struct row_by_row {
     }
 };
 
+// For asking whether something takes bodies.
+struct no_body {};
+
 }  // namespace detail
 
 struct serial : detail::row_by_row<serial_team> {};
+
+// Whatever walks rows: serial, simd, threads, cuda, nvrtc.
+template <class E>
+concept executor = requires(const std::remove_cvref_t<E>& exec, std::int64_t rows) { exec.teams(rows, detail::no_body{}); };
 
 }  // namespace grpo::inline v0

@@ -148,7 +148,7 @@ metric_mean maj_at_k(const Groups& groups, const Answers& answer, const Correct&
     const auto right = detail::const_view(correct);
     const view to(out);
     detail::require(detail::first_of(
-        detail::validate_metric(function, groups, right, to, k),
+        detail::validate_metric(serial{}, function, groups, right, to, k),
         detail::wrong_size(function, "answer", answers.size(), groups.extent(), "samples"),
         detail::null_pointer(function, "answer", answers.data(), answers.size()),
         detail::below(function, "workspace.size()", static_cast<double>(workspace.size()),
@@ -160,7 +160,7 @@ metric_mean maj_at_k(const Groups& groups, const Answers& answer, const Correct&
         detail::require(detail::complain(function, "groups", "have a group of %lld samples, too many subsets of %lld",
                                          static_cast<long long>(n), static_cast<long long>(k)));
     }
-    return detail::over_groups(groups, k, to, [&](std::int64_t g, std::int64_t n) {
+    return detail::over_groups(serial{}, groups, k, to, [&](const auto&, std::int64_t g, std::int64_t n) {
         detail::fill_cells(groups, g, answers, workspace.data());
         const detail::majority_count votes{workspace.data(), n, k};
         const double won = votes.count(tie, [&](std::int64_t i) { return static_cast<double>(right[i]) != 0; });

@@ -86,9 +86,8 @@ struct advantage_rule {
     void by_sequence(const Executor& exec, const Groups& groups, const Tokens& tokens, const Reward& reward,
                      Advantage&& advantage) const {
         if (kind != estimator::opo) return by_sequence(exec, groups, reward, advantage);
-        detail::require(check_memory<Executor>());
         const view out(advantage);
-        with_bounds(groups, reward, out, [&](const auto& r) { grpo::opo(groups, tokens, r, out, group.singleton); });
+        with_bounds(exec, groups, reward, out, [&](const auto& r) { grpo::opo(exec, groups, tokens, r, out, group.singleton); });
     }
     template <class Executor, shape Groups, class Reward, class Advantage>
     requires(!shape<Executor>) void by_sequence(const Executor& exec, const Groups& groups, const Reward& reward,
@@ -100,9 +99,8 @@ struct advantage_rule {
                                  "shape of the tokens, gdpo (%lld) is grpo::gdpo, the others are by_token",
                                  number(kind), number(estimator::opo), number(estimator::gdpo)));
         }
-        detail::require(check_memory<Executor>());
         const view out(advantage);
-        with_bounds(groups, reward, out, [&](const auto& r) { estimate_into(exec, groups, r, out); });
+        with_bounds(exec, groups, reward, out, [&](const auto& r) { estimate_into(exec, groups, r, out); });
     }
     template <shape Groups, shape Tokens, class Reward, class Advantage>
     void by_sequence(const Groups& groups, const Tokens& tokens, const Reward& reward, Advantage&& advantage) const {
@@ -125,7 +123,6 @@ struct advantage_rule {
                                  number(kind), number(estimator::none), number(estimator::gdpo)));
         }
         if constexpr (!detail::on_host<Executor>) {
-            detail::require(check_memory<Executor>());
             detail::require(detail::check_shape(exec, "recipe::advantage_rule::by_token", tokens));
         }
         detail::require(check_arrays("recipe::advantage_rule::by_token", tokens, in, out));
@@ -177,34 +174,16 @@ private:
         return first;
     }
 
-    // What is computed on the host alone, refused for an executor of another memory.
-    template <class Executor>
-    problem check_memory() const {
-        constexpr const char* function = "recipe::advantage_rule";
-        if constexpr (!detail::on_host<Executor>) {
-            if (kind != estimator::group && gives_sequences()) {
-                return detail::complain(function, "kind", "is %lld, computed in the host's memory alone; others: group (%lld)",
-                                        number(kind), number(estimator::group));
-            }
-            const double bound = reward_bound < advantage_bound ? reward_bound : advantage_bound;
-            if (bound < math::unbounded) {
-                return detail::complain(function, "reward_bound or advantage_bound",
-                                        "is %g, but cuts below %g are made in the host's memory alone", bound, math::unbounded);
-            }
-        }
-        return {};
-    }
-
     // The estimate between the two cuts.
-    template <class Groups, class Reward, class Out, class Estimate>
-    void with_bounds(const Groups& groups, const Reward& reward, const view<Out>& out, const Estimate& estimate) const {
+    template <class Executor, class Groups, class Reward, class Out, class Estimate>
+    void with_bounds(const Executor& exec, const Groups& groups, const Reward& reward, const view<Out>& out, const Estimate& estimate) const {
         const view r(reward);
         if (reward_bound >= math::unbounded) {
             estimate(r);
         } else {
             constexpr const char* function = "recipe::advantage_rule::by_sequence";
             detail::require(detail::below(function, "reward_bound", reward_bound, 0.0));
-            detail::require(detail::check_groups(function, groups, r, out, group.singleton));
+            detail::require(detail::check_groups_of(exec, function, groups, r, out, group.singleton));
             detail::require(
                 group.scale != group_scale::leave_one_out
                     ? problem{}
@@ -212,22 +191,22 @@ private:
                                        "is %g, but group_scale::leave_one_out reads rewards while it writes: "
                                        "cut them beforehand with shape_rewards",
                                        reward_bound));
-            shape_rewards(r, reward_clip{.low = -reward_bound, .high = reward_bound}, out);
+            shape_rewards(exec, r, reward_clip{.low = -reward_bound, .high = reward_bound}, out);
             estimate(out);
         }
-        if (advantage_bound < math::unbounded) clip_advantage(groups, out, -advantage_bound, advantage_bound);
+        if (advantage_bound < math::unbounded) clip_advantage(exec, groups, out, -advantage_bound, advantage_bound);
     }
 
     template <class Executor, class Groups, class Reward, class Out>
     void estimate_into(const Executor& exec, const Groups& groups, const Reward& r, const Out& out) const {
         switch (kind) {
             case estimator::gpg:
-                return grpo::gpg_advantage(groups, r, out, {.singleton = group.singleton});
+                return grpo::gpg_advantage(exec, groups, r, out, {.singleton = group.singleton});
             case estimator::pass_at_k:
-                return grpo::pass_at_k_advantage(groups, r, out,
+                return grpo::pass_at_k_advantage(exec, groups, r, out,
                                                  {.ddof = group.ddof, .eps = group.eps, .singleton = group.singleton});
             case estimator::raw:
-                return grpo::raw_reward(groups, r, out);
+                return grpo::raw_reward(exec, groups, r, out);
             default:
                 return grpo::group_normalised(exec, groups, r, out, group);
         }
