@@ -153,32 +153,71 @@ TEST_CASE("vectors: Q01 R1.45 group filters judge the raw reward") {
     CHECK(seen == 7);
 }
 
-TEST_CASE("order statistics agree with sorting, ties and signs included") {
+// What a sort would pick: the first k of all tokens by `before`, ties by the sort's own order.
+template <class Before>
+mask_t first_of_sorted(std::size_t n, std::size_t k, const Before& before) {
+    std::vector<std::size_t> order(n);
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(), before);
+    mask_t picked(n, 0);
+    for (std::size_t i = 0; i < k; ++i) picked[order[i]] = 1;
+    return picked;
+}
+
+TEST_CASE("selections agree with sorting, ties and signs included") {
     std::mt19937 random(7);
+    const auto one_of_few = [&] {  // dyadic, so that no sum is rounded
+        return std::ldexp(static_cast<double>(random() % 9) - 4.0, static_cast<int>(random() % 3) * 10 - 10);
+    };
     for (int round = 0; round < 60; ++round) {
-        std::vector<double> x(static_cast<std::size_t>(1 + round));
-        for (double& v : x) v = std::ldexp(static_cast<double>(random() % 9) - 4.0, static_cast<int>(random() % 3) * 40 - 40);
+        const std::size_t n = static_cast<std::size_t>(1 + round * (round % 4 == 0 ? 13 : 1));
+        std::vector<double> x(n), y(n), zero(n, 0.0);
+        for (double& v : x) v = one_of_few();
+        for (double& v : y) v = one_of_few();
         if (round % 3 == 0) x[0] = -0.0;
-        const auto values = [&](const auto& visit) {
-            for (std::size_t i = 0; i < x.size(); ++i) visit(static_cast<std::int64_t>(i), x[i]);
-        };
+        const offsets_t cu{0, static_cast<std::int64_t>(n / 3), static_cast<std::int64_t>(n / 3), static_cast<std::int64_t>(n)};
+        const grpo::ragged rows(cu);
+        mask_t keep(n, 9);
         std::vector<double> sorted = x;
         std::sort(sorted.begin(), sorted.end());
-        for (std::size_t rank = 0; rank < x.size(); ++rank) {
-            const auto s = grpo::detail::nth_value(values, static_cast<std::int64_t>(rank));
-            CHECK(s.value == sorted[rank]);
-            CHECK(s.below == std::lower_bound(sorted.begin(), sorted.end(), sorted[rank]) - sorted.begin());
-            CHECK(s.equal == std::count(x.begin(), x.end(), sorted[rank]));
+        for (const double share : {0.0, 0.1, 0.25, 0.5, 0.9, 1.0}) {
+            const double at = (1.0 - share) * static_cast<double>(n - 1);
+            const auto below = static_cast<std::size_t>(at);
+            const double high = sorted[std::min(below + 1, n - 1)];
+            const double threshold = std::min(high, sorted[below] + (at - std::floor(at)) * (high - sorted[below]));
+            const auto r = grpo::select_top_entropy(grpo::batch(rows, grpo::entropy(x)), share, keep);
+            CHECK(r.threshold == threshold);
+            for (std::size_t i = 0; i < n; ++i) CHECK(keep[i] == (x[i] >= threshold ? 1 : 0));
+
+            const double mean_x = std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(n);
+            const double mean_y = std::accumulate(y.begin(), y.end(), 0.0) / static_cast<double>(n);
+            const auto cov = [&](std::size_t i) { return (x[i] - mean_x) * (y[i] - mean_y); };
+            const std::size_t k = std::max<std::size_t>(1, static_cast<std::size_t>(share * static_cast<double>(n)));
+            const auto chosen = grpo::select_kl_cov(grpo::batch(rows, grpo::logp(y), grpo::advantage(x)), share, keep);
+            const mask_t expected = first_of_sorted(n, k, [&](std::size_t a, std::size_t b) { return cov(a) > cov(b); });
+            CHECK(keep == expected);
+            CHECK(chosen.selected == static_cast<std::int64_t>(k));
+            double least = 1e300;
+            for (std::size_t i = 0; i < n; ++i) least = expected[i] != 0 ? std::min(least, cov(i)) : least;
+            CHECK(chosen.threshold == least);
         }
-        // The longest run whose mean is below a threshold, by trying every length.
-        for (const double threshold : {-1.0, 0.5, 2.0, 1e12, 1e300}) {
-            std::int64_t longest = 0;
+        // The longest run whose mean is below a threshold, by trying every length; of equal ones the last stay.
+        sorted = x;
+        for (double& v : sorted) v *= v;
+        std::sort(sorted.begin(), sorted.end());
+        for (const double threshold : {0.0, 1e-6, 0.5, 2.0, 1e12}) {
+            std::size_t longest = 1;
             double sum = 0;
-            for (std::size_t n = 1; n <= x.size(); ++n) {
-                sum += sorted[n - 1];
-                if (sum / static_cast<double>(n) < threshold) longest = static_cast<std::int64_t>(n);
+            for (std::size_t k = 1; k <= n; ++k) {
+                sum += sorted[k - 1];
+                if (sum / static_cast<double>(k) < threshold) longest = k;
             }
-            CHECK(grpo::detail::longest_run(values, threshold).size == longest);
+            const auto r = grpo::select_m2po(grpo::batch(rows, grpo::logp_old(zero), grpo::logp_rollout(x)), threshold, keep);
+            CHECK(keep == first_of_sorted(n, longest, [&](std::size_t a, std::size_t b) {
+                      const double p = x[a] * x[a], q = x[b] * x[b];
+                      return p < q || (p <= q && a > b);
+                  }));
+            CHECK(r.threshold == sorted[longest - 1]);
         }
     }
 }

@@ -233,6 +233,50 @@ TEST_CASE("groups, samples and what is measured of them") {
     on(rows.masked());
 }
 
+// Of few dyadic values, so that no sum is rounded and many are equal.
+template <class T>
+std::vector<T> few_numbers(std::size_t n, unsigned seed) {
+    auto x = numbers<T>(n, seed);
+    for (T& v : x) v = static_cast<T>(std::floor(static_cast<double>(v) * 16) / 8);
+    return x;
+}
+
+TEST_CASE("selections of tokens") {
+    const rows_of_any_length rows;
+    auto logp = few_numbers<float>(rows.n, 41);
+    const auto old = few_numbers<float>(rows.n, 42);
+    auto rollout = few_numbers<float>(rows.n, 43);
+    const auto advantage = few_numbers<float>(6, 44);
+    const auto entropy = few_numbers<float>(rows.n, 45);
+    logp[8] = std::numeric_limits<float>::infinity();
+    rollout[9] = std::nanf("");
+    const std::vector<std::uint8_t> none(rows.n, 0);
+    const auto picked = [&](const auto& select) {
+        const auto on = [&](const auto& shape) {
+            same_everywhere<double>(rows.n + 5, [&](const auto& exec, auto& out) {
+                const auto batch = grpo::batch(shape, grpo::logp(logp), grpo::logp_old(old), grpo::logp_rollout(rollout),
+                                               grpo::entropy(entropy), grpo::advantage(grpo::by_sequence(advantage)));
+                std::vector<std::uint8_t> mask(rows.n, 9);
+                const grpo::selection_result r = random_batch::arrived(select(exec, batch, mask));
+                std::copy(mask.begin(), mask.end(), out.begin());
+                const double told[] = {static_cast<double>(r.tokens), static_cast<double>(r.selected), static_cast<double>(r.nonfinite),
+                                       static_cast<double>(r.first_nonfinite), r.threshold};
+                std::copy(told, told + 5, out.end() - 5);
+            }, 0);
+        };
+        on(rows.masked());
+        on(rows.shape().where(none));
+    };
+    for (const double share : {0.0, 0.3, 1.0}) {
+        picked([&](const auto& exec, const auto& batch, auto& mask) {
+            return grpo::select_clip_cov(exec, batch, grpo::clipped{}, {share, -1.0, 0.5}, mask);
+        });
+        picked([&](const auto& exec, const auto& batch, auto& mask) { return grpo::select_kl_cov(exec, batch, share, mask); });
+        picked([&](const auto& exec, const auto& batch, auto& mask) { return grpo::select_top_entropy(exec, batch, share, mask); });
+        picked([&](const auto& exec, const auto& batch, auto& mask) { return grpo::select_m2po(exec, batch, share, mask); });
+    }
+}
+
 TEST_CASE("R1.41 outputs over inputs") {
     const rows_of_any_length rows;
     const auto reward = numbers<float>(rows.n, 36);
@@ -443,6 +487,22 @@ TEST_CASE("responses of a preference, and steps") {
     });
     same_everywhere<float>(6, [&](const auto& exec, auto& out) { grpo::weighted_sequence_logp(exec, rows.masked(), x, y, out); });
     same_everywhere<float>(rows.n, [&](const auto& exec, auto& out) { grpo::weighted_spread(exec, rows.masked(), slope, y, out); });
+    // Row k of one shape and of the other is a pair.
+    const std::vector<std::int64_t> other{0, 5, 9, 20, 21, 40, 58};
+    const auto rejected = grpo::ragged(grpo::view(other.data(), 7), 58);
+    const auto n = static_cast<std::int64_t>(rows.n);
+    same_everywhere<float>(rows.n + 58, [&](const auto& exec, auto& out) {
+        grpo::ld_weights(exec, rows.masked(), rejected, 0.25, grpo::view(out.data(), n), grpo::view(out.data() + n, 58));
+    }, 0);
+    std::vector<std::int32_t> labels(rows.n, -100);
+    for (std::size_t i = 0; i < rows.n; i += 4) labels[i] = i % 3 == 0 ? 1 : 0;
+    for (const bool last_only : {false, true}) {
+        std::vector<std::int64_t> steps;
+        same_everywhere<std::uint8_t>(rows.n, [&](const auto& exec, auto& out) {
+            steps.push_back(random_batch::arrived(grpo::mark_steps(exec, rows.masked(), labels, {.last_only = last_only}, out)));
+        }, 0);
+        CHECK(steps == std::vector<std::int64_t>(steps.size(), steps[0]));
+    }
     const auto logits = numbers<float>(2 * rows.n, 21);
     std::vector<double> losses;
     same_everywhere<float>(2 * rows.n, [&](const auto& exec, auto& out) {

@@ -84,29 +84,59 @@ struct step_labels {
     bool last_only = false;
 };
 
-// mask[t] = 1 at the labelled, active positions, else 0. Returns how many there are.
-template <shape Shape, class Labels, class Mask>
-std::int64_t mark_steps(const Shape& layout, const Labels& labels, step_labels which, Mask&& mask) {
+namespace detail {
+
+template <class Shape, class L, class M>
+struct step_rows {
+    Shape layout;
+    const L* labels;
+    step_labels which;
+    M* mask;
+
+    GRPO_HD std::int64_t entries() const { return layout.extent(); }
+    GRPO_HD bool labelled(cursor<double> at) const {
+        return layout.active(at) && static_cast<double>(labels[at.i]) != static_cast<double>(which.ignore);
+    }
+
+    template <class Team>
+    GRPO_HD std::int64_t operator()(Team& team, std::int64_t row) const {
+        const std::int64_t begin = layout.begin(row);
+        const std::int64_t end = layout.end(row);
+        const auto found = team.template fold<tally<1, 1>, double>(begin, end, [&](auto& state, cursor<double> at) {
+            if (!labelled(at)) return;
+            state.sum[0] += 1;
+            state.maximum[0] = math::max(state.maximum[0], static_cast<double>(at.i));
+        });
+        team.template each<double>(begin, end, [&](cursor<double> at) {
+            const bool counts = labelled(at) && (!which.last_only || static_cast<double>(at.i) == found.maximum[0]);
+            mask[at.i] = counts ? M(1) : M(0);
+        });
+        const auto steps = static_cast<std::int64_t>(found.sum[0]);
+        return which.last_only && steps > 1 ? 1 : steps;
+    }
+};
+
+}  // namespace detail
+
+// mask[t] = 1 at the labelled, active positions, else 0. Returns how many there are (executors of another memory: where that
+// number will be).
+template <class Exec, shape Shape, class Labels, class Mask>
+detail::total_of<Exec, std::int64_t> mark_steps(const Exec& exec, const Shape& layout, const Labels& labels, step_labels which,
+                                                Mask&& mask) {
     constexpr const char* function = "mark_steps";
     const view y(labels);
     const view m(mask);
-    detail::require(layout.validate(function));
-    detail::require(detail::first_of(detail::check_tokens(function, "labels", layout, y),
-                                     detail::check_tokens(function, "mask", layout, m)));
+    using L = std::remove_cvref_t<decltype(y[0])>;
     using M = std::remove_reference_t<decltype(m[0])>;
-    std::int64_t steps = 0;
-    for (std::int64_t row = 0; row < layout.rows(); ++row) {
-        std::int64_t later = 0;
-        for (std::int64_t i = layout.end(row); i-- > layout.begin(row);) {
-            const bool labelled =
-                layout.active(cursor<float>{i}) && static_cast<double>(y[i]) != static_cast<double>(which.ignore);
-            const bool counts = labelled && (!which.last_only || later == 0);
-            m[i] = counts ? M(1) : M(0);
-            later += labelled ? 1 : 0;
-            steps += counts ? 1 : 0;
-        }
-    }
-    return steps;
+    detail::require(detail::check_shape(exec, function, layout));
+    detail::require(detail::first_of(detail::check_tokens(function, "labels", layout, y),
+                                     detail::check_tokens(function, "mask", layout, m),
+                                     detail::check_reach(exec, function, detail::named("labels", y), detail::named("mask", m))));
+    return detail::fold_rows<std::int64_t>(exec, layout.rows(), detail::step_rows<Shape, L, M>{layout, y.data(), which, m.data()});
+}
+template <shape Shape, class Labels, class Mask>
+std::int64_t mark_steps(const Shape& layout, const Labels& labels, step_labels which, Mask&& mask) {
+    return mark_steps(serial{}, layout, labels, which, mask);
 }
 
 namespace detail {

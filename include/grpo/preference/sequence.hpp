@@ -205,36 +205,64 @@ void weighted_spread(const Shape& layout, const X& slope, const W& token_weight,
     weighted_spread(serial{}, layout, slope, token_weight, d_token);
 }
 
+namespace detail {
+
+// The weights of one response of each pair: as many active tokens as the shorter has count 1, the others alpha.
+template <class Own, class Other, class T>
+struct ld_rows {
+    Own own;
+    Other other;
+    double alpha;
+    T* weight;
+
+    GRPO_HD std::int64_t entries() const { return own.extent(); }
+
+    template <class Team>
+    GRPO_HD void operator()(Team& team, std::int64_t row) const {
+        using V = typename Team::template vector<double>;
+        const V zero(constant<V>(0));
+        const V one(constant<V>(1));
+        const V tail(constant<V>(alpha));
+        const V length(constant<V>(static_cast<double>(count_active(team, own, row))));
+        const V shared(constant<V>(static_cast<double>(count_active(team, other, row))));
+        const auto counted = [&](cursor<V> at) { return affine<V>{one, math::select<V>(own.active(at), one, zero)}; };
+        team.template scan<V>(own.begin(row), own.end(row), counted, [&](cursor<V> at, const V& from_here) {
+            const V earlier = length - from_here;  // active tokens
+            at.store(weight, math::select<V>(own.active(at), math::select<V>(earlier < shared, one, tail), zero));
+        });
+    }
+};
+
+}  // namespace detail
+
 // LD-DPO's token weights (arXiv 2409.06411): the first min(n_w, n_l) active tokens of both responses of a pair weigh 1,
 // the tail of the longer one alpha, masked tokens 0. Row i of both shapes is pair i. Weigh the policy's and the
 // reference's log-probs alike; then dpo. alpha 1 is DPO.
-template <shape W, shape L, class OutW, class OutL>
-void ld_weights(const W& chosen_layout, const L& rejected_layout, double alpha, OutW&& chosen_weight,
+template <class Exec, shape W, shape L, class OutW, class OutL>
+void ld_weights(const Exec& exec, const W& chosen_layout, const L& rejected_layout, double alpha, OutW&& chosen_weight,
                 OutL&& rejected_weight) {
     constexpr const char* function = "ld_weights";
     const view w(chosen_weight);
     const view l(rejected_weight);
     using detail::require;
-    require(detail::first_of(chosen_layout.validate(function), rejected_layout.validate(function)));
+    require(detail::check_shape(exec, function, chosen_layout));
+    require(detail::check_shape(exec, function, rejected_layout));
     require(detail::wrong_size(function, "rejected_layout", rejected_layout.rows(), chosen_layout.rows(), "pairs"));
     require(detail::first_of(detail::below(function, "alpha", alpha, 0.0),
                              detail::check_tokens(function, "chosen_weight", chosen_layout, w),
-                             detail::check_tokens(function, "rejected_weight", rejected_layout, l)));
-    const auto fill = [&](const auto& layout, const auto& out, std::int64_t row, std::int64_t shared) {
-        using T = std::remove_reference_t<decltype(out[0])>;
-        std::int64_t seen = 0;
-        for (std::int64_t i = layout.begin(row); i < layout.end(row); ++i) {
-            const bool active = layout.active(cursor<float>{i});
-            out[i] = active ? static_cast<T>(seen < shared ? 1.0 : alpha) : T(0);
-            seen += active ? 1 : 0;
-        }
+                             detail::check_tokens(function, "rejected_weight", rejected_layout, l),
+                             detail::check_reach(exec, function, detail::named("chosen_weight", w), detail::named("rejected_weight", l))));
+    const auto fill = [&](const auto& own, const auto& other, auto* weight) {
+        using rows = detail::ld_rows<std::remove_cvref_t<decltype(own)>, std::remove_cvref_t<decltype(other)>,
+                                     std::remove_pointer_t<decltype(weight)>>;
+        exec.teams(own.rows(), rows{own, other, alpha, weight});
     };
-    for (std::int64_t row = 0; row < chosen_layout.rows(); ++row) {
-        const std::int64_t n = chosen_layout.count_active(row);
-        const std::int64_t m = rejected_layout.count_active(row);
-        fill(chosen_layout, w, row, n < m ? n : m);
-        fill(rejected_layout, l, row, n < m ? n : m);
-    }
+    fill(chosen_layout, rejected_layout, w.data());
+    fill(rejected_layout, chosen_layout, l.data());
+}
+template <shape W, shape L, class OutW, class OutL>
+void ld_weights(const W& chosen_layout, const L& rejected_layout, double alpha, OutW&& chosen_weight, OutL&& rejected_weight) {
+    ld_weights(serial{}, chosen_layout, rejected_layout, alpha, chosen_weight, rejected_weight);
 }
 
 // WPO's weight of a response (arXiv 2406.11827): e^mean_t(logp_t - log_collision_t), log_collision = log Σ_v p_v², the

@@ -1,12 +1,10 @@
 // Order statistics over all active tokens of a batch, without a workspace and without sorting: values are compared through
-// their bit patterns, eight bits per pass, so the answer is exact and the same on every machine.
+// their bit patterns, some bits per pass, so the answer is exact and the same on every machine.
 #pragma once
 
 #include <cstdint>
 
-#include <grpo/detail/check.hpp>
 #include <grpo/detail/config.hpp>
-#include <grpo/objective/batch.hpp>
 #include <grpo/shape.hpp>
 
 namespace grpo::inline v0 {
@@ -24,137 +22,128 @@ struct selection_result {
 namespace detail {
 
 // a < b exactly if order_key(a) < order_key(b); -0 and +0 have the same key.
-inline std::uint64_t order_key(double x) {
+GRPO_HD std::uint64_t order_key(double x) {
     constexpr std::uint64_t sign = 0x8000000000000000u;
     const std::uint64_t bits = detail::bit_cast<std::uint64_t>(x);
     if (bits == sign) return sign;
     return (bits & sign) != 0 ? ~bits : bits | sign;
 }
-inline double key_value(std::uint64_t key) {
+GRPO_HD double key_value(std::uint64_t key) {
     constexpr std::uint64_t sign = 0x8000000000000000u;
     return detail::bit_cast<double>((key & sign) != 0 ? key & ~sign : ~key);
 }
 
-// Whether a key has the bits that a search has fixed above `shift`.
-inline bool in_bin(std::uint64_t key, std::uint64_t found, int shift) { return ((key ^ found) >> shift) >> 8 == 0; }
-
-struct order_statistic {
-    double value = 0;
-    std::int64_t below = 0;  // values less than it
-    std::int64_t equal = 0;  // values equal to it
+// Where a token stands among those of a batch: by its key, and of equal ones by its index.
+struct order_place {
+    std::uint64_t key = 0;
+    std::uint64_t index = 0;
 };
 
-// The value of this rank, 0 for the least. values(visit) calls visit(index, value) for each of them.
-template <class Values>
-order_statistic nth_value(const Values& values, std::int64_t rank) {
-    std::uint64_t found = 0;
-    order_statistic s;
-    for (int shift = 56; shift >= 0; shift -= 8) {
-        std::int64_t bins[256] = {};
-        values([&](std::int64_t, double x) {
-            const std::uint64_t key = order_key(x);
-            if (in_bin(key, found, shift)) ++bins[(key >> shift) & 255u];
-        });
-        std::uint64_t bin = 0;
-        while (bin < 255 && s.below + bins[bin] <= rank) s.below += bins[bin++];
-        found |= bin << shift;
-        s.equal = bins[bin];
-    }
-    s.value = key_value(found);
-    return s;
-}
+// The digits of places, of the key and then of indices below `extent` (none of them, where extent is 0).
+template <int Bits>
+struct place_digits {
+    static constexpr int bins = 1 << Bits;
+    static constexpr int of_key = 64 / Bits;
+    int of_index = 0;
 
-// The longest ascending run from the least value on whose mean is below a threshold.
-struct run_below {
-    std::uint64_t end = 0;    // values with a smaller key belong to it
-    std::int64_t at_end = 0;  // and so many of those whose key is `end`
-    std::int64_t size = 0;
+    explicit place_digits(std::int64_t extent) {
+        for (std::int64_t n = extent; n > 0; n >>= Bits) ++of_index;
+    }
+    GRPO_HD int count() const { return of_key + of_index; }
+    GRPO_HD std::uint64_t last_index() const {
+        std::uint64_t last = 0;
+        for (int k = 0; k < of_index; ++k) last = last << Bits | (bins - 1u);
+        return last;
+    }
+    GRPO_HD int digit(const order_place& x, int which) const {
+        const std::uint64_t word = which < of_key ? x.key : x.index;
+        return static_cast<int>(word >> shift(which) & (bins - 1u));
+    }
+    GRPO_HD void set_digit(order_place& x, int which, int digit) const {
+        const std::uint64_t bits = static_cast<std::uint64_t>(digit) << shift(which);
+        if (which < of_key) x.key |= bits;
+        else x.index |= bits;
+    }
+    // Of the first `depth` digits alone.
+    GRPO_HD bool agree(const order_place& a, const order_place& b, int depth) const {
+        if (depth == 0) return true;
+        if (depth <= of_key) return (a.key ^ b.key) >> shift(depth - 1) == 0;
+        return a.key == b.key && (a.index ^ b.index) >> shift(depth - 1) == 0;
+    }
+    GRPO_HD bool before(const order_place& a, const order_place& b, int depth) const {
+        if (agree(a, b, depth)) return false;
+        return a.key < b.key || (a.key == b.key && a.index < b.index);
+    }
+
+private:
+    GRPO_HD int shift(int which) const { return which < of_key ? 64 - Bits * (which + 1) : Bits * (count() - 1 - which); }
 };
 
-template <class Values>
-run_below longest_run(const Values& values, double threshold) {
-    std::uint64_t found = 0;
-    double sum = 0;
-    run_below run;
-    std::int64_t equal = 0;
-    for (int shift = 56; shift >= 0; shift -= 8) {
-        std::int64_t bins[256] = {};
-        double sums[256] = {};
-        values([&](std::int64_t, double x) {
-            const std::uint64_t key = order_key(x);
-            if (!in_bin(key, found, shift)) return;
-            ++bins[(key >> shift) & 255u];
-            sums[(key >> shift) & 255u] += x;
-        });
-        std::uint64_t bin = 0;
-        const auto fits = [&](std::uint64_t k) {
-            return bins[k] == 0 || (sum + sums[k]) / static_cast<double>(run.size + bins[k]) < threshold;
-        };
-        for (; bin < 255 && fits(bin); ++bin) {
-            sum += sums[bin];
-            run.size += bins[bin];
-        }
-        found |= bin << shift;
-        equal = bins[bin];
-    }
-    run.end = found;
-    while (run.at_end < equal && (sum + key_value(found)) / static_cast<double>(run.size + 1) < threshold) {
-        sum += key_value(found);
-        ++run.size;
-        ++run.at_end;
-    }
-    return run;
-}
-
-// f(i, token, finite) for every active token, in flat order.
-template <unsigned Needs, class Batch, class F>
-void each_active(const Batch& b, F&& f) {
-    using V = typename Batch::compute;
-    for (std::int64_t row = 0; row < b.layout.rows(); ++row) {
-        token<V> t;
-        V of_row = 0;
-        b.template read_row<Needs>(row, t, of_row);
-        const std::int64_t end = b.layout.end(row);
-        for (std::int64_t i = b.layout.begin(row); i < end; ++i) {
-            if (!b.layout.active(cursor<V>{i})) continue;
-            V probe = of_row;
-            b.template read_token<Needs>(cursor<V>{i}, t, probe);
-            f(i, t, !is_nonfinite(probe));
+// How many values of a row have each digit, and what they add up to (Sums).
+template <int Bins, bool Sums>
+struct digit_bins {
+    template <class>
+    struct state {
+        std::uint32_t count[Bins] = {};
+        double sum[Sums ? Bins : 1] = {};
+    };
+    template <class State>
+    GRPO_HD static void add(State& s, int digit, [[maybe_unused]] double x) {
+        if constexpr (Bins > 16) {
+            ++s.count[digit];
+            if constexpr (Sums) s.sum[digit] += x;
+        } else {
+            repeat<Bins>([&](int k) { s.count[k] += digit == k ? 1u : 0u; });  // so that they stay in registers
+            if constexpr (Sums) repeat<Bins>([&](int k) { s.sum[k] += digit == k ? x : 0.0; });
         }
     }
-}
-
-// Counts what takes part.
-template <unsigned Needs, class Batch>
-selection_result count_finite(const Batch& b) {
-    selection_result r;
-    each_active<Needs>(b, [&](std::int64_t i, const auto&, bool finite) {
-        r.tokens += finite ? 1 : 0;
-        r.nonfinite += finite ? 0 : 1;
-        if (!finite && r.first_nonfinite < 0) r.first_nonfinite = i;
-    });
-    return r;
-}
-
-// out = 0 everywhere in the shape's rows, and `value` at active positions.
-template <class Shape, class M>
-void fill_active(const Shape& layout, view<M> out, int value) {
-    for (std::int64_t row = 0; row < layout.rows(); ++row) {
-        for (std::int64_t i = layout.begin(row); i < layout.end(row); ++i) {
-            out[i] = static_cast<M>(layout.active(cursor<float>{i}) ? value : 0);
-        }
+    template <class State>
+    GRPO_HD static void merge(State& a, const State& b) {
+        for (int k = 0; k < Bins; ++k) a.count[k] += b.count[k];
+        for (int k = 0; k < (Sums ? Bins : 1); ++k) a.sum[k] += b.sum[k];
     }
-}
+};
+// The same of all rows.
+template <int Bins, bool Sums>
+struct digit_totals {
+    std::int64_t count[Bins] = {};
+    double sum[Sums ? Bins : 1] = {};
 
-template <class Shape, class M>
-problem validate_mask_output(const char* function, const char* argument, const Shape& layout, view<M> out) {
-    return first_of(wrong_size(function, argument, out.size(), layout.extent(), "positions"),
-                    null_pointer(function, argument, out.data(), out.size()));
-}
+    template <class Row>
+    GRPO_HD void add(const Row& row) {
+        for (int k = 0; k < Bins; ++k) count[k] += static_cast<std::int64_t>(row.count[k]);
+        for (int k = 0; k < (Sums ? Bins : 1); ++k) sum[k] += row.sum[k];
+    }
+};
 
-inline problem validate_share(const char* function, const char* argument, double x) {
-    if (x >= 0 && x <= 1) return {};
-    return complain(function, argument, "is %g, but must be between 0 and %g", x, 1.0);
+// What is known of the place that is sought.
+struct search_state {
+    order_place found;
+    int depth = 0;          // how many digits of it are known
+    std::int64_t here = 0;  // places that agree with these
+    std::int64_t rank = 0;  // of what is sought among them, 0 for the first; -1: nothing is sought
+    std::int64_t size = 0;  // of the run that comes before them
+    double sum = 0;         // and what it adds up to
+};
+
+// Into the bin that holds this rank.
+template <class Totals>
+GRPO_HD int bin_of_rank(search_state& s, const Totals& bins, int last) {
+    int bin = 0;
+    while (bin < last && bins.count[bin] <= s.rank) s.rank -= bins.count[bin++];
+    return bin;
+}
+// Into the first bin that a run from the least value on, whose mean is below a threshold, does not take whole.
+template <class Totals>
+GRPO_HD int bin_of_run(search_state& s, const Totals& bins, int last, double threshold) {
+    int bin = 0;
+    for (; bin < last; ++bin) {
+        const std::int64_t n = bins.count[bin];
+        if (n > 0 && !((s.sum + bins.sum[bin]) / static_cast<double>(s.size + n) < threshold)) break;
+        s.sum += bins.sum[bin];
+        s.size += n;
+    }
+    return bin;
 }
 
 }  // namespace detail

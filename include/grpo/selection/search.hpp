@@ -1,0 +1,384 @@
+// Passes over the tokens of a batch that find a place among them and mark those on one side of it, by any executor: counts, then
+// a digit of the place per pass, then the marks. What earlier passes have found goes from total to total, so that nobody waits
+// for it on the host where totals lie in a device's memory.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include <grpo/detail/check.hpp>
+#include <grpo/detail/config.hpp>
+#include <grpo/exec/serial.hpp>
+#include <grpo/fold.hpp>
+#include <grpo/objective/batch.hpp>
+#include <grpo/selection/order.hpp>
+#include <grpo/shape.hpp>
+
+namespace grpo::inline v0::detail {
+
+// What the first pass finds.
+struct token_counts {
+    std::int64_t tokens = 0;  // finite ones
+    std::int64_t nonfinite = 0;
+    std::int64_t first_nonfinite = -1;
+    double advantage = 0;  // sums over the finite ones
+    double logp = 0;
+
+    GRPO_HD friend token_counts operator+(const token_counts& a, const token_counts& b) {
+        return {a.tokens + b.tokens, a.nonfinite + b.nonfinite, a.first_nonfinite < 0 ? b.first_nonfinite : a.first_nonfinite,
+                a.advantage + b.advantage, a.logp + b.logp};
+    }
+};
+
+// The tokens of a batch. Of: what is ranked of them,
+//   needs                               inputs
+//   centred                             whether that takes the means of advantage and logp
+//   value(token, counts, x) -> bool     whether the token takes part, and its x
+template <class Batch, class Of>
+struct ranked_tokens {
+    using V = typename Batch::compute;
+    Batch data;
+    Of of;
+
+    // f(state, i, token, finite) for the active tokens of a row; skipped(i) for the others.
+    template <class Monoid, class Team, class F, class Skipped>
+    GRPO_HD auto fold(Team& team, std::int64_t row, F&& f, Skipped&& skipped) const {
+        token<V> of_row;
+        V probe_of_row = 0;
+        data.template read_row<Of::needs>(row, of_row, probe_of_row);
+        return team.template fold<Monoid, double>(data.layout.begin(row), data.layout.end(row), [&](auto& state, cursor<double> at) {
+            if (!data.layout.active(at)) return skipped(at.i);
+            token<V> t = of_row;
+            V probe = probe_of_row;
+            data.template read_token<Of::needs>(cursor<V>{at.i}, t, probe);
+            f(state, at.i, t, !is_nonfinite(probe));
+        });
+    }
+    template <class Monoid, class Team, class F>
+    GRPO_HD auto fold(Team& team, std::int64_t row, F&& f) const {
+        return fold<Monoid>(team, row, f, [](std::int64_t) {});
+    }
+};
+
+template <class Tokens>
+struct counted_rows {
+    Tokens tokens;
+
+    GRPO_HD std::int64_t entries() const { return tokens.data.layout.extent(); }
+
+    template <class Team>
+    GRPO_HD token_counts operator()(Team& team, std::int64_t row) const {
+        const auto total = tokens.template fold<tally<4>>(team, row, [&](auto& state, std::int64_t i, const auto& t, bool finite) {
+            state.sum[0] += finite ? 1 : 0;
+            state.sum[1] += finite ? 0 : 1;
+            if (!finite && i < state.first) state.first = i;
+            if constexpr (decltype(tokens.of)::centred) {
+                state.sum[2] += finite ? static_cast<double>(t.advantage) : 0.0;
+                state.sum[3] += finite ? static_cast<double>(t.logp) : 0.0;
+            }
+        });
+        return {static_cast<std::int64_t>(total.sum[0]), static_cast<std::int64_t>(total.sum[1]),
+                total.first == no_index ? -1 : total.first, total.sum[2], total.sum[3]};
+    }
+};
+
+// What passes have found so far.
+struct search_known {
+    token_counts counts;
+    search_state search;
+    extrema::state<double> beyond;  // of the values above the one that was found
+};
+template <int Bins, bool Sums>
+struct search_total {
+    search_known known;
+    digit_totals<Bins, Sums> bins;
+    std::int64_t rows = 0;
+};
+struct add_searched {
+    template <class Total>
+    GRPO_HD void operator()(Total& all, const Total& row) const {
+        merge(all, row);
+    }
+    template <class Total>
+    GRPO_HD static void merge(Total& all, const Total& later) {
+        if (later.rows > 0) all.known = later.known;
+        all.bins.add(later.bins);
+        all.rows += later.rows;
+    }
+    GRPO_HD static void merge(search_known& all, const search_known& later) {
+        if (later.search.depth == 0) return;
+        const extrema::state<double> before = all.beyond;
+        all = later;
+        extrema::merge(all.beyond, before);
+    }
+};
+
+// Goals say which place is sought, and what is picked once it is found:
+//   sums, exact                         whether a search adds values up; whether it goes on to the last digit of a value
+//   rank(counts, candidates)            of what is sought
+//   bin(search, totals, last)           where the search goes on
+//   place(digits, x, i)                 where a token stands
+//   picks(known, digits, place, x)
+//   threshold(known, range)             what is told of the picked values; joined(a, b) of two rows'
+
+// The greatest of the values, a share of all tokens but at least one; of equal ones those with the lower index.
+struct greatest_share {
+    static constexpr bool sums = false;
+    static constexpr bool exact = false;
+    double fraction;
+
+    GRPO_HD std::int64_t rank(const token_counts& counts, std::int64_t candidates) const {
+        const auto k = static_cast<std::int64_t>(fraction * static_cast<double>(counts.tokens));
+        const std::int64_t wanted = k < 1 ? 1 : k;
+        return (wanted < candidates ? wanted : candidates) - 1;
+    }
+    template <class Totals>
+    GRPO_HD int bin(search_state& s, const Totals& bins, int last) const {
+        return bin_of_rank(s, bins, last);
+    }
+    template <class Digits>
+    GRPO_HD order_place place(const Digits&, double x, std::int64_t i) const {
+        return {~order_key(x), static_cast<std::uint64_t>(i)};
+    }
+    template <class Digits>
+    GRPO_HD bool picks(const search_known& known, const Digits& digits, const order_place& place, double) const {
+        const search_state& s = known.search;
+        return s.rank >= 0 && !digits.before(s.found, place, s.depth);
+    }
+    GRPO_HD double threshold(const search_known&, const extrema::state<double>& range) const { return range.least; }
+    GRPO_HD static double joined(double a, double b) { return a < b ? a : b; }
+};
+
+// The longest run from the least value on whose mean is below a threshold, or the least value alone; of equal ones those with
+// the greater index.
+struct longest_run_below {
+    static constexpr bool sums = true;
+    static constexpr bool exact = false;
+    double limit;
+
+    GRPO_HD std::int64_t rank(const token_counts&, std::int64_t) const { return 0; }
+    template <class Totals>
+    GRPO_HD int bin(search_state& s, const Totals& bins, int last) const {
+        return bin_of_run(s, bins, last, limit);
+    }
+    template <class Digits>
+    GRPO_HD order_place place(const Digits& digits, double x, std::int64_t i) const {
+        return {order_key(x), digits.last_index() - static_cast<std::uint64_t>(i)};
+    }
+    template <class Digits>
+    GRPO_HD bool picks(const search_known& known, const Digits& digits, const order_place& place, double x) const {
+        const search_state& s = known.search;
+        if (!digits.agree(place, s.found, s.depth)) return digits.before(place, s.found, s.depth);
+        return s.size == 0 || (s.sum + x) / static_cast<double>(s.size + 1) < limit;
+    }
+    GRPO_HD double threshold(const search_known&, const extrema::state<double>& range) const { return range.greatest; }
+    GRPO_HD static double joined(double a, double b) { return a < b ? b : a; }
+};
+
+// Values from the (1 - share)-quantile on, interpolated linearly between order statistics.
+struct from_quantile {
+    static constexpr bool sums = false;
+    static constexpr bool exact = true;
+    double share;
+
+    GRPO_HD double position(const token_counts& counts) const { return (1.0 - share) * static_cast<double>(counts.tokens - 1); }
+    GRPO_HD std::int64_t rank(const token_counts& counts, std::int64_t) const {
+        return static_cast<std::int64_t>(position(counts));
+    }
+    template <class Totals>
+    GRPO_HD int bin(search_state& s, const Totals& bins, int last) const {
+        return bin_of_rank(s, bins, last);
+    }
+    template <class Digits>
+    GRPO_HD order_place place(const Digits&, double x, std::int64_t) const {
+        return {order_key(x), 0};
+    }
+    template <class Digits>
+    GRPO_HD bool picks(const search_known& known, const Digits&, const order_place&, double x) const {
+        return threshold(known, {}) <= x;
+    }
+    GRPO_HD double threshold(const search_known& known, const extrema::state<double>&) const {
+        const search_state& s = known.search;
+        const double low = key_value(s.found.key);
+        const bool next_is_equal = s.rank + 1 < s.here || known.beyond.n == 0;
+        const double high = next_is_equal ? low : known.beyond.least;
+        const double at = position(known.counts);
+        const double between = low + (at - static_cast<double>(static_cast<std::int64_t>(at))) * (high - low);
+        return between < high ? between : high;
+    }
+    GRPO_HD static double joined(double a, double) { return a; }
+};
+
+// One digit further.
+template <class Goal, class Digits, class Totals>
+GRPO_HD void advance(const Goal& goal, const Digits& digits, search_known& known, const Totals& bins) {
+    search_state& s = known.search;
+    if (s.depth == 0) {
+        std::int64_t candidates = 0;
+        for (int k = 0; k < Digits::bins; ++k) candidates += bins.count[k];
+        s.rank = goal.rank(known.counts, candidates);
+    }
+    const int bin = goal.bin(s, bins, Digits::bins - 1);
+    digits.set_digit(s.found, s.depth, bin);
+    s.here = bins.count[bin];
+    ++s.depth;
+}
+// What a pass starts from: itself, or the total of the pass before, which lies in a device's memory.
+template <class Goal, class Digits>
+GRPO_HD search_known known_from(const Goal&, const Digits&, const search_known& known) {
+    return known;
+}
+template <class Goal, class Digits>
+GRPO_HD search_known known_from(const Goal&, const Digits&, const search_known* known) {
+    return *known;
+}
+template <class Goal, class Digits>
+GRPO_HD search_known known_from(const Goal&, const Digits&, const token_counts* counts) {
+    return {*counts, {}, {}};
+}
+template <class Goal, class Digits>
+GRPO_HD search_known known_from(const Goal& goal, const Digits& digits, const search_total<Digits::bins, Goal::sums>* total) {
+    search_known known = total->known;
+    advance(goal, digits, known, total->bins);
+    return known;
+}
+
+// A pass of the search.
+template <class Tokens, class Goal, class Digits, class Known>
+struct searched_rows {
+    Tokens tokens;
+    Goal goal;
+    Digits digits;
+    Known from;
+
+    GRPO_HD std::int64_t entries() const { return tokens.data.layout.extent(); }
+
+    template <class Team>
+    GRPO_HD search_total<Digits::bins, Goal::sums> operator()(Team& team, std::int64_t row) const {
+        using bins = digit_bins<Digits::bins, Goal::sums>;
+        const search_known known = known_from(goal, digits, from);
+        const auto found = tokens.template fold<bins>(team, row, [&](auto& state, std::int64_t i, const auto& t, bool finite) {
+            double x = 0;
+            if (!finite || !tokens.of.value(t, known.counts, x)) return;
+            const order_place place = goal.place(digits, x, i);
+            if (!digits.agree(place, known.search.found, known.search.depth)) return;
+            bins::add(state, digits.digit(place, known.search.depth), x);
+        });
+        search_total<Digits::bins, Goal::sums> total{known, {}, 1};
+        total.bins.add(found);
+        return total;
+    }
+};
+// The values above the one that was found.
+template <class Tokens, class Goal, class Digits, class Known>
+struct rows_beyond {
+    Tokens tokens;
+    Goal goal;
+    Digits digits;
+    Known from;
+
+    GRPO_HD std::int64_t entries() const { return tokens.data.layout.extent(); }
+
+    template <class Team>
+    GRPO_HD search_known operator()(Team& team, std::int64_t row) const {
+        search_known known = known_from(goal, digits, from);
+        known.beyond = tokens.template fold<extrema>(team, row, [&](auto& state, std::int64_t, const auto& t, bool finite) {
+            double x = 0;
+            if (!finite || !tokens.of.value(t, known.counts, x)) return;
+            if (known.search.found.key < order_key(x)) extrema::add(state, x);
+        });
+        return known;
+    }
+};
+
+// What a mask holds where a token is picked, takes part but is not picked, and takes no part; 0 where masked.
+struct selection_marks {
+    int picked;
+    int other;
+    int idle;
+};
+template <class Tokens, class Goal, class Digits, class Known, class M>
+struct marked_rows {
+    Tokens tokens;
+    Goal goal;
+    Digits digits;
+    Known from;
+    selection_marks marks;
+    M* out;
+
+    GRPO_HD std::int64_t entries() const { return tokens.data.layout.extent(); }
+
+    template <class Team>
+    GRPO_HD selection_result operator()(Team& team, std::int64_t row) const {
+        const search_known known = known_from(goal, digits, from);
+        const auto picked = tokens.template fold<extrema>(
+            team, row,
+            [&](auto& state, std::int64_t i, const auto& t, bool finite) {
+                double x = 0;
+                const bool takes_part = finite && tokens.of.value(t, known.counts, x);
+                const bool picks = takes_part && goal.picks(known, digits, goal.place(digits, x, i), x);
+                out[i] = static_cast<M>(picks ? marks.picked : takes_part ? marks.other : marks.idle);
+                if (picks) extrema::add(state, x);
+            },
+            [&](std::int64_t i) { out[i] = M(0); });
+        const token_counts& n = known.counts;
+        return {n.tokens, static_cast<std::int64_t>(picked.n), n.nonfinite, n.first_nonfinite,
+                picked.n > 0 ? goal.threshold(known, picked) : 0.0};
+    }
+};
+// Rows know the same of the batch, and each what it picked.
+template <class Goal>
+struct add_selected {
+    GRPO_HD void operator()(selection_result& all, const selection_result& row) const { merge(all, row); }
+    GRPO_HD static void merge(selection_result& all, const selection_result& later) {
+        if (later.selected > 0) {
+            all.threshold = all.selected > 0 ? Goal::joined(all.threshold, later.threshold) : later.threshold;
+        }
+        all.selected += later.selected;
+        all.tokens = all.tokens < later.tokens ? later.tokens : all.tokens;
+        all.nonfinite = all.nonfinite < later.nonfinite ? later.nonfinite : all.nonfinite;
+        all.first_nonfinite = all.first_nonfinite < later.first_nonfinite ? later.first_nonfinite : all.first_nonfinite;
+    }
+};
+
+// All passes. On the host a search ends as soon as one value is left.
+template <class Exec, class Tokens, class Goal, class M>
+total_of<Exec, selection_result> select(const Exec& exec, const Tokens& tokens, const Goal& goal, const selection_marks& marks,
+                                        M* out) {
+    using digits_type = place_digits<on_host<Exec> ? 8 : 4>;
+    using total = search_total<digits_type::bins, Goal::sums>;
+    const std::int64_t rows = tokens.data.layout.rows();
+    const digits_type digits(Goal::exact ? 0 : tokens.data.layout.extent());
+    const auto& own = aside(exec);
+    const auto search = [&](const auto& from) {
+        using known = std::remove_cvref_t<decltype(from)>;
+        return fold_rows<total>(own, rows, searched_rows<Tokens, Goal, digits_type, known>{tokens, goal, digits, from}, add_searched{});
+    };
+    const auto mark = [&](const auto& from) {
+        using known = std::remove_cvref_t<decltype(from)>;
+        return fold_rows<selection_result>(
+            exec, rows, marked_rows<Tokens, Goal, digits_type, known, M>{tokens, goal, digits, from, marks, out}, add_selected<Goal>{});
+    };
+    const auto mark_after = [&](const auto& from) {
+        using known = std::remove_cvref_t<decltype(from)>;
+        if constexpr (!Goal::exact) {
+            return mark(from);
+        } else {
+            return mark(fold_rows<search_known>(own, rows, rows_beyond<Tokens, Goal, digits_type, known>{tokens, goal, digits, from},
+                                                add_searched{}));
+        }
+    };
+    const auto counts = fold_rows<token_counts>(own, rows, counted_rows<Tokens>{tokens});
+    if constexpr (on_host<Exec>) {
+        search_known known{counts, {}, {}};
+        search_state& s = known.search;
+        while (s.depth < digits.count() && (Goal::exact || s.depth == 0 || s.here > 1)) advance(goal, digits, known, search(known).bins);
+        return mark_after(known);
+    } else {
+        const total* found = search(counts);
+        for (int depth = 1; depth < digits.count(); ++depth) found = search(found);
+        return mark_after(found);
+    }
+}
+
+}  // namespace grpo::inline v0::detail
