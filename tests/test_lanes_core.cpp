@@ -125,6 +125,24 @@ TEST_CASE("errors of another memory, with nothing written") {
           "grpo::measure_value_fit: value" + host);
     there.forbidden = rows.mask.data();
     CHECK(errors::sentence([&] { grpo::discounted_returns(there, rows.masked(), 1.0, x, out); }) == "grpo::discounted_returns: mask" + host);
+    std::vector<std::uint8_t> keep(rows.n, 9);
+    const auto entropies = grpo::batch(rows.masked(), grpo::entropy(x));
+    CHECK(errors::sentence([&] { grpo::mask_truncated(there, rows.masked(), rows.cu, keep); }) == "grpo::mask_truncated: mask" + host);
+    CHECK(errors::sentence([&] { grpo::mask_truncated(there, rows.shape(), rows.mask, keep); }) ==
+          "grpo::mask_truncated: truncated has 58 entries, but there are 6 sequences");
+    CHECK(errors::sentence([&] { grpo::opo(there, rows.shape(), grpo::padded(58, 1).where(rows.mask), x, out); }) == "grpo::opo: mask" + host);
+    there.forbidden = x.data();
+    CHECK(errors::sentence([&] { (void)grpo::select_top_entropy(there, entropies, 0.2, keep); }) == "grpo::select_top_entropy: entropy" + host);
+    CHECK(errors::sentence([&] { (void)grpo::mean_at_n(there, rows.shape(), x, grpo::view(out.data(), 6)); }) == "grpo::mean_at_n: reward" + host);
+    CHECK(errors::sentence([&] { grpo::gpg_advantage(there, rows.shape(), x, out); }) == "grpo::gpg_advantage: reward" + host);
+    there.forbidden = keep.data();
+    CHECK(errors::sentence([&] { (void)grpo::select_top_entropy(there, entropies, 0.2, keep); }) == "grpo::select_top_entropy: keep" + host);
+    CHECK(errors::sentence([&] { (void)grpo::select_samples(there, rows.shape(), x, keep); }) == "grpo::select_samples: keep" + host);
+    there.forbidden = out.data();
+    CHECK(errors::sentence([&] { grpo::shape_rewards(there, x, grpo::reward_clip{}, out); }) == "grpo::shape_rewards: out" + host);
+    std::vector<float> weight(rows.n, 7.0f);
+    CHECK(errors::sentence([&] { grpo::pf_ppo_weights(there, x, weight, out); }) == "grpo::pf_ppo_weights: probability" + host);
+    CHECK(keep == std::vector<std::uint8_t>(rows.n, 9));
     there.forbidden = rows.cu.data();
     CHECK(errors::sentence([&] { grpo::sequence_logp(there, rows.masked(), x, out); }) != "");
     CHECK(out == std::vector<float>(rows.n, 7.0f));

@@ -321,12 +321,12 @@ struct marked_rows {
                 if (picks) extrema::add(state, x);
             },
             [&](std::int64_t i) { out[i] = M(0); });
-        const token_counts& n = known.counts;
+        // The first row tells of the whole batch.
+        const token_counts n = row == 0 ? known.counts : token_counts{};
         return {n.tokens, static_cast<std::int64_t>(picked.n), n.nonfinite, n.first_nonfinite,
                 picked.n > 0 ? goal.threshold(known, picked) : 0.0};
     }
 };
-// Rows know the same of the batch, and each what it picked.
 template <class Goal>
 struct add_selected {
     GRPO_HD void operator()(selection_result& all, const selection_result& row) const { merge(all, row); }
@@ -334,10 +334,10 @@ struct add_selected {
         if (later.selected > 0) {
             all.threshold = all.selected > 0 ? Goal::joined(all.threshold, later.threshold) : later.threshold;
         }
+        all.tokens += later.tokens;
         all.selected += later.selected;
-        all.tokens = all.tokens < later.tokens ? later.tokens : all.tokens;
-        all.nonfinite = all.nonfinite < later.nonfinite ? later.nonfinite : all.nonfinite;
-        all.first_nonfinite = all.first_nonfinite < later.first_nonfinite ? later.first_nonfinite : all.first_nonfinite;
+        all.nonfinite += later.nonfinite;
+        if (all.first_nonfinite < 0) all.first_nonfinite = later.first_nonfinite;
     }
 };
 
