@@ -11,24 +11,11 @@
 #include <grpo/exec/serial.hpp>
 #include <grpo/fold.hpp>
 #include <grpo/objective/batch.hpp>
+#include <grpo/selection/goals.hpp>
 #include <grpo/selection/order.hpp>
 #include <grpo/shape.hpp>
 
 namespace grpo::inline v0::detail {
-
-// What the first pass finds.
-struct token_counts {
-    std::int64_t tokens = 0;  // finite ones
-    std::int64_t nonfinite = 0;
-    std::int64_t first_nonfinite = -1;
-    double advantage = 0;  // sums over the finite ones
-    double logp = 0;
-
-    GRPO_HD friend token_counts operator+(const token_counts& a, const token_counts& b) {
-        return {a.tokens + b.tokens, a.nonfinite + b.nonfinite, a.first_nonfinite < 0 ? b.first_nonfinite : a.first_nonfinite,
-                a.advantage + b.advantage, a.logp + b.logp};
-    }
-};
 
 // The tokens of a batch. Of: what is ranked of them,
 //   needs                               inputs
@@ -82,131 +69,40 @@ struct counted_rows {
     }
 };
 
-// What passes have found so far.
-struct search_known {
-    token_counts counts;
-    search_state search;
-    extrema::state<double> beyond;  // of the values above the one that was found
+// A pass over one row, and over all of them. The first row tells what earlier passes have found.
+template <int Bins, bool Sums>
+struct search_row {
+    bool tells;
+    typename digit_bins<Bins, Sums>::template state<double> bins;
+    search_known known;
 };
 template <int Bins, bool Sums>
 struct search_total {
-    search_known known;
+    bool tells = false;
     digit_totals<Bins, Sums> bins;
-    std::int64_t rows = 0;
+    search_known known;
 };
 struct add_searched {
-    template <class Total>
-    GRPO_HD void operator()(Total& all, const Total& row) const {
+    template <class Total, class Row>
+    GRPO_HD void operator()(Total& all, const Row& row) const {
         merge(all, row);
     }
-    template <class Total>
-    GRPO_HD static void merge(Total& all, const Total& later) {
-        if (later.rows > 0) all.known = later.known;
+    template <class Total, class Row>
+    GRPO_HD static void merge(Total& all, const Row& later) {
+        if (later.tells) all.known = later.known;
+        all.tells = all.tells || later.tells;
         all.bins.add(later.bins);
-        all.rows += later.rows;
     }
+};
+struct add_beyond {
+    GRPO_HD void operator()(search_known& all, const search_known& row) const { merge(all, row); }
     GRPO_HD static void merge(search_known& all, const search_known& later) {
-        if (later.search.depth == 0) return;
-        const extrema::state<double> before = all.beyond;
-        all = later;
-        extrema::merge(all.beyond, before);
+        if (later.search.depth > 0) {
+            all.counts = later.counts;
+            all.search = later.search;
+        }
+        extrema::merge(all.beyond, later.beyond);
     }
-};
-
-// Goals say which place is sought, and what is picked once it is found:
-//   sums, exact                         whether a search adds values up; whether it goes on to the last digit of a value
-//   rank(counts, candidates)            of what is sought
-//   bin(search, totals, last)           where the search goes on
-//   place(digits, x, i)                 where a token stands
-//   picks(known, digits, place, x)
-//   threshold(known, range)             what is told of the picked values; joined(a, b) of two rows'
-
-// The greatest of the values, a share of all tokens but at least one; of equal ones those with the lower index.
-struct greatest_share {
-    static constexpr bool sums = false;
-    static constexpr bool exact = false;
-    double fraction;
-
-    GRPO_HD std::int64_t rank(const token_counts& counts, std::int64_t candidates) const {
-        const auto k = static_cast<std::int64_t>(fraction * static_cast<double>(counts.tokens));
-        const std::int64_t wanted = k < 1 ? 1 : k;
-        return (wanted < candidates ? wanted : candidates) - 1;
-    }
-    template <class Totals>
-    GRPO_HD int bin(search_state& s, const Totals& bins, int last) const {
-        return bin_of_rank(s, bins, last);
-    }
-    template <class Digits>
-    GRPO_HD order_place place(const Digits&, double x, std::int64_t i) const {
-        return {~order_key(x), static_cast<std::uint64_t>(i)};
-    }
-    template <class Digits>
-    GRPO_HD bool picks(const search_known& known, const Digits& digits, const order_place& place, double) const {
-        const search_state& s = known.search;
-        return s.rank >= 0 && !digits.before(s.found, place, s.depth);
-    }
-    GRPO_HD double threshold(const search_known&, const extrema::state<double>& range) const { return range.least; }
-    GRPO_HD static double joined(double a, double b) { return a < b ? a : b; }
-};
-
-// The longest run from the least value on whose mean is below a threshold, or the least value alone; of equal ones those with
-// the greater index.
-struct longest_run_below {
-    static constexpr bool sums = true;
-    static constexpr bool exact = false;
-    double limit;
-
-    GRPO_HD std::int64_t rank(const token_counts&, std::int64_t) const { return 0; }
-    template <class Totals>
-    GRPO_HD int bin(search_state& s, const Totals& bins, int last) const {
-        return bin_of_run(s, bins, last, limit);
-    }
-    template <class Digits>
-    GRPO_HD order_place place(const Digits& digits, double x, std::int64_t i) const {
-        return {order_key(x), digits.last_index() - static_cast<std::uint64_t>(i)};
-    }
-    template <class Digits>
-    GRPO_HD bool picks(const search_known& known, const Digits& digits, const order_place& place, double x) const {
-        const search_state& s = known.search;
-        if (!digits.agree(place, s.found, s.depth)) return digits.before(place, s.found, s.depth);
-        return s.size == 0 || (s.sum + x) / static_cast<double>(s.size + 1) < limit;
-    }
-    GRPO_HD double threshold(const search_known&, const extrema::state<double>& range) const { return range.greatest; }
-    GRPO_HD static double joined(double a, double b) { return a < b ? b : a; }
-};
-
-// Values from the (1 - share)-quantile on, interpolated linearly between order statistics.
-struct from_quantile {
-    static constexpr bool sums = false;
-    static constexpr bool exact = true;
-    double share;
-
-    GRPO_HD double position(const token_counts& counts) const { return (1.0 - share) * static_cast<double>(counts.tokens - 1); }
-    GRPO_HD std::int64_t rank(const token_counts& counts, std::int64_t) const {
-        return static_cast<std::int64_t>(position(counts));
-    }
-    template <class Totals>
-    GRPO_HD int bin(search_state& s, const Totals& bins, int last) const {
-        return bin_of_rank(s, bins, last);
-    }
-    template <class Digits>
-    GRPO_HD order_place place(const Digits&, double x, std::int64_t) const {
-        return {order_key(x), 0};
-    }
-    template <class Digits>
-    GRPO_HD bool picks(const search_known& known, const Digits&, const order_place&, double x) const {
-        return threshold(known, {}) <= x;
-    }
-    GRPO_HD double threshold(const search_known& known, const extrema::state<double>&) const {
-        const search_state& s = known.search;
-        const double low = key_value(s.found.key);
-        const bool next_is_equal = s.rank + 1 < s.here || known.beyond.n == 0;
-        const double high = next_is_equal ? low : known.beyond.least;
-        const double at = position(known.counts);
-        const double between = low + (at - static_cast<double>(static_cast<std::int64_t>(at))) * (high - low);
-        return between < high ? between : high;
-    }
-    GRPO_HD static double joined(double a, double) { return a; }
 };
 
 // One digit further.
@@ -254,7 +150,7 @@ struct searched_rows {
     GRPO_HD std::int64_t entries() const { return tokens.data.layout.extent(); }
 
     template <class Team>
-    GRPO_HD search_total<Digits::bins, Goal::sums> operator()(Team& team, std::int64_t row) const {
+    GRPO_HD search_row<Digits::bins, Goal::sums> operator()(Team& team, std::int64_t row) const {
         using bins = digit_bins<Digits::bins, Goal::sums>;
         const search_known known = known_from(goal, digits, from);
         const auto found = tokens.template fold<bins>(team, row, [&](auto& state, std::int64_t i, const auto& t, bool finite) {
@@ -264,9 +160,7 @@ struct searched_rows {
             if (!digits.agree(place, known.search.found, known.search.depth)) return;
             bins::add(state, digits.digit(place, known.search.depth), x);
         });
-        search_total<Digits::bins, Goal::sums> total{known, {}, 1};
-        total.bins.add(found);
-        return total;
+        return {row == 0, found, known};
     }
 };
 // The values above the one that was found.
@@ -365,7 +259,7 @@ total_of<Exec, selection_result> select(const Exec& exec, const Tokens& tokens, 
             return mark(from);
         } else {
             return mark(fold_rows<search_known>(own, rows, rows_beyond<Tokens, Goal, digits_type, known>{tokens, goal, digits, from},
-                                                add_searched{}));
+                                                add_beyond{}));
         }
     };
     const auto counts = fold_rows<token_counts>(own, rows, counted_rows<Tokens>{tokens});
