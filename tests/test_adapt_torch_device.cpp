@@ -158,12 +158,18 @@ TEST_CASE("advantages, GAE, whitening and process supervision") {
         return std::vector{r.advantage, r.returns};
     });
     same([&](const auto& exec) { return std::vector{lt::whiten(reward, e.mask, {}, exec)}; });
-    same([&](const auto& exec) { return std::vector{lt::advantages(grpo::recipe::advantages("rloo"), six, 3, exec)}; });
-    same([&](const auto& exec) {
-        const auto rule = grpo::recipe::advantages("grpo");
-        const auto r = lt::advantages(rule, {.rewards = normal({rows}) * 0 + six.slice(0, 0, rows), .mask = e.mask}, 3, exec);
-        return std::vector{r.advantage, r.returns};
-    });
+    for (const char* name : {"rloo", "gpg", "pass_at_k", "reinforce", "areal"}) {  // the last cuts rewards
+        CAPTURE(name);
+        same([&](const auto& exec) { return std::vector{lt::advantages(grpo::recipe::advantages(name), six, 3, exec)}; });
+    }
+    for (const char* name : {"grpo", "opo"}) {
+        CAPTURE(name);
+        same([&](const auto& exec) {
+            const auto rule = grpo::recipe::advantages(name);
+            const auto r = lt::advantages(rule, {.rewards = normal({rows}) * 0 + six.slice(0, 0, rows), .mask = e.mask}, 3, exec);
+            return std::vector{r.advantage, r.returns};
+        });
+    }
     const Tensor steps = at::tensor({0, 2, 3, 5}, at::kLong), end = at::tensor({1, 4, 2, 0, 3}, at::kLong);
     same([&](const auto& exec) {
         return std::vector{lt::process_supervision(
