@@ -214,15 +214,17 @@ private:
         mask_t<V> bad;
         mask_t<V> missing;
     };
-    // The record of one position. Under `skip` the lanes with a non-finite input leave `use`.
-    template <class V, class S>
-    GRPO_HD record<S> read(cursor<V> at, const whole_row<V, S>& base, token_masks<V>& lanes) const {
+    // The record of one position. Lanes with a non-finite input are told to `note`, and leave `use` under `skip`: in one rare
+    // branch, so that no mask is chosen between where all are finite.
+    template <class V, class S, class Note>
+    GRPO_HD record<S> read(cursor<V> at, const whole_row<V, S>& base, token_masks<V>& lanes, const Note& note) const {
         record<S> x = base.fields;
         V probe = base.probe;
         data.template read_token<used>(at, x, probe);
         lanes.bad = both(lanes.use, is_nonfinite(probe));
         if constexpr ((used & input::logp_rollout::bit) != 0) lanes.missing = both(lanes.use, fill_missing<used, V>(x));
         if (any(lanes.bad)) [[unlikely]] {
+            note(lanes.bad);
             if (policy == nonfinite::skip) lanes.use = both(lanes.use, negation(lanes.bad));
         }
         return x;
@@ -247,7 +249,7 @@ private:
                 const mask_t<V> active = data.layout.active(at);
                 if (!any(active)) return;
                 token_masks<V> lanes{active, active, active};
-                const record<V> x = this->read(at, base, lanes);
+                const record<V> x = this->read(at, base, lanes, [](const mask_t<V>&) {});
                 V g[statistics];
                 write_statistics(term, x, g);
                 for (int k = 0; k < statistics; ++k) add_where(state.sum[k], lanes.use, g[k]);
@@ -260,9 +262,8 @@ private:
     GRPO_HD void one_token(State& state, cursor<V> at, std::int64_t row, const whole_row<V, S>& base,
                            const V* statistic, const V& weight, const mask_t<V>& active) const {
         token_masks<V> lanes{active, active, active};
-        record<S> x = read(at, base, lanes);
+        record<S> x = read(at, base, lanes, [&](const mask_t<V>& bad) { note_nonfinite(state, at, bad); });
         const mask_t<V>& use = lanes.use;
-        if (any(lanes.bad)) [[unlikely]] note_nonfinite(state, at, lanes.bad);
         if constexpr ((used & input::logp_rollout::bit) != 0) {
             add_count<V>(state.sum[2], lanes.missing);
         }
@@ -319,7 +320,7 @@ private:
             const mask_t<V> active = data.layout.active(at);
             if (!any(active)) return;
             token_masks<V> lanes{active, active, active};
-            const record<S> x = this->read(at, base, lanes);
+            const record<S> x = this->read(at, base, lanes, [](const mask_t<V>&) {});
             S g[statistics];
             write_statistics(term, x, g);
             for (int k = 0; k < statistics; ++k) {
