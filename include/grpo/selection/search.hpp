@@ -139,24 +139,38 @@ GRPO_HD search_known known_from(const Goal& goal, const Digits& digits, const se
     return known;
 }
 
-// A pass of the search.
+// What every pass but the first takes. ranks(): whether a token takes part, and its x.
 template <class Tokens, class Goal, class Digits, class Known>
-struct searched_rows {
+struct selection_pass {
     Tokens tokens;
     Goal goal;
     Digits digits;
     Known from;
 
     GRPO_HD std::int64_t entries() const { return tokens.data.layout.extent(); }
+    GRPO_HD search_known known() const { return known_from(goal, digits, from); }
+    template <class Token>
+    GRPO_HD bool ranks(const Token& t, bool finite, const search_known& known, double& x) const {
+        return finite && tokens.of.value(t, known.counts, x);
+    }
+};
+
+// A pass of the search.
+template <class Tokens, class Goal, class Digits, class Known>
+struct searched_rows {
+    selection_pass<Tokens, Goal, Digits, Known> pass;
+
+    GRPO_HD std::int64_t entries() const { return pass.entries(); }
 
     template <class Team>
     GRPO_HD search_row<Digits::bins, Goal::sums> operator()(Team& team, std::int64_t row) const {
         using bins = digit_bins<Digits::bins, Goal::sums>;
-        const search_known known = known_from(goal, digits, from);
-        const auto found = tokens.template fold<bins>(team, row, [&](auto& state, std::int64_t i, const auto& t, bool finite) {
+        const Digits& digits = pass.digits;
+        const search_known known = pass.known();
+        const auto found = pass.tokens.template fold<bins>(team, row, [&](auto& state, std::int64_t i, const auto& t, bool finite) {
             double x = 0;
-            if (!finite || !tokens.of.value(t, known.counts, x)) return;
-            const order_place place = goal.place(digits, x, i);
+            if (!pass.ranks(t, finite, known, x)) return;
+            const order_place place = pass.goal.place(digits, x, i);
             if (!digits.agree(place, known.search.found, known.search.depth)) return;
             bins::add(state, digits.digit(place, known.search.depth), x);
         });
@@ -166,19 +180,16 @@ struct searched_rows {
 // The values above the one that was found.
 template <class Tokens, class Goal, class Digits, class Known>
 struct rows_beyond {
-    Tokens tokens;
-    Goal goal;
-    Digits digits;
-    Known from;
+    selection_pass<Tokens, Goal, Digits, Known> pass;
 
-    GRPO_HD std::int64_t entries() const { return tokens.data.layout.extent(); }
+    GRPO_HD std::int64_t entries() const { return pass.entries(); }
 
     template <class Team>
     GRPO_HD search_known operator()(Team& team, std::int64_t row) const {
-        search_known known = known_from(goal, digits, from);
-        known.beyond = tokens.template fold<extrema>(team, row, [&](auto& state, std::int64_t, const auto& t, bool finite) {
+        search_known known = pass.known();
+        known.beyond = pass.tokens.template fold<extrema>(team, row, [&](auto& state, std::int64_t, const auto& t, bool finite) {
             double x = 0;
-            if (!finite || !tokens.of.value(t, known.counts, x)) return;
+            if (!pass.ranks(t, finite, known, x)) return;
             if (known.search.found.key < order_key(x)) extrema::add(state, x);
         });
         return known;
@@ -193,24 +204,22 @@ struct selection_marks {
 };
 template <class Tokens, class Goal, class Digits, class Known, class M>
 struct marked_rows {
-    Tokens tokens;
-    Goal goal;
-    Digits digits;
-    Known from;
+    selection_pass<Tokens, Goal, Digits, Known> pass;
     selection_marks marks;
     M* out;
 
-    GRPO_HD std::int64_t entries() const { return tokens.data.layout.extent(); }
+    GRPO_HD std::int64_t entries() const { return pass.entries(); }
 
     template <class Team>
     GRPO_HD selection_result operator()(Team& team, std::int64_t row) const {
-        const search_known known = known_from(goal, digits, from);
-        const auto picked = tokens.template fold<extrema>(
+        const Goal& goal = pass.goal;
+        const search_known known = pass.known();
+        const auto picked = pass.tokens.template fold<extrema>(
             team, row,
             [&](auto& state, std::int64_t i, const auto& t, bool finite) {
                 double x = 0;
-                const bool takes_part = finite && tokens.of.value(t, known.counts, x);
-                const bool picks = takes_part && goal.picks(known, digits, goal.place(digits, x, i), x);
+                const bool takes_part = pass.ranks(t, finite, known, x);
+                const bool picks = takes_part && goal.picks(known, pass.digits, goal.place(pass.digits, x, i), x);
                 out[i] = static_cast<M>(picks ? marks.picked : takes_part ? marks.other : marks.idle);
                 if (picks) extrema::add(state, x);
             },
@@ -244,22 +253,19 @@ total_of<Exec, selection_result> select(const Exec& exec, const Tokens& tokens, 
     const std::int64_t rows = tokens.data.layout.rows();
     const digits_type digits(Goal::exact ? 0 : tokens.data.layout.extent());
     const auto& own = aside(exec);
-    const auto search = [&](const auto& from) {
-        using known = std::remove_cvref_t<decltype(from)>;
-        return fold_rows<total>(own, rows, searched_rows<Tokens, Goal, digits_type, known>{tokens, goal, digits, from}, add_searched{});
+    const auto search = [&]<class Known>(const Known& from) {
+        return fold_rows<total>(own, rows, searched_rows<Tokens, Goal, digits_type, Known>{{tokens, goal, digits, from}}, add_searched{});
     };
-    const auto mark = [&](const auto& from) {
-        using known = std::remove_cvref_t<decltype(from)>;
-        return fold_rows<selection_result>(
-            exec, rows, marked_rows<Tokens, Goal, digits_type, known, M>{tokens, goal, digits, from, marks, out}, add_selected<Goal>{});
+    const auto mark = [&]<class Known>(const Known& from) {
+        const marked_rows<Tokens, Goal, digits_type, Known, M> body{{tokens, goal, digits, from}, marks, out};
+        return fold_rows<selection_result>(exec, rows, body, add_selected<Goal>{});
     };
-    const auto mark_after = [&](const auto& from) {
-        using known = std::remove_cvref_t<decltype(from)>;
-        if constexpr (!Goal::exact) {
-            return mark(from);
+    const auto finish = [&]<class Known>(const Known& from) {
+        if constexpr (Goal::exact) {
+            const rows_beyond<Tokens, Goal, digits_type, Known> body{{tokens, goal, digits, from}};
+            return mark(fold_rows<search_known>(own, rows, body, add_beyond{}));
         } else {
-            return mark(fold_rows<search_known>(own, rows, rows_beyond<Tokens, Goal, digits_type, known>{tokens, goal, digits, from},
-                                                add_beyond{}));
+            return mark(from);
         }
     };
     const auto counts = fold_rows<token_counts>(own, rows, counted_rows<Tokens>{tokens});
@@ -267,11 +273,11 @@ total_of<Exec, selection_result> select(const Exec& exec, const Tokens& tokens, 
         search_known known{counts, {}, {}};
         search_state& s = known.search;
         while (s.depth < digits.count() && (Goal::exact || s.depth == 0 || s.here > 1)) advance(goal, digits, known, search(known).bins);
-        return mark_after(known);
+        return finish(known);
     } else {
         const total* found = search(counts);
         for (int depth = 1; depth < digits.count(); ++depth) found = search(found);
-        return mark_after(found);
+        return finish(found);
     }
 }
 
