@@ -275,6 +275,12 @@ TEST_CASE("selections of tokens") {
         picked([&](const auto& exec, const auto& batch, auto& mask) { return grpo::select_top_entropy(exec, batch, share, mask); });
         picked([&](const auto& exec, const auto& batch, auto& mask) { return grpo::select_m2po(exec, batch, share, mask); });
     }
+    // All tokens in one row.
+    same_everywhere<std::uint8_t>(rows.n, [&](const auto& exec, auto& mask) {
+        const auto all = grpo::padded(1, static_cast<std::int64_t>(rows.n)).where(rows.mask);
+        const auto r = random_batch::arrived(grpo::select_top_entropy(exec, grpo::batch(all, grpo::entropy(entropy)), 0.2, mask));
+        CHECK(r.tokens == std::count(rows.mask.begin(), rows.mask.end(), 1));
+    }, 0);
 }
 
 TEST_CASE("R1.41 outputs over inputs") {
