@@ -77,6 +77,12 @@ def truncated_weights(logp_old, logp_rollout, mask):
     return weight, weight.sum(), (weight * weight).sum(), ((w > 2.0) * mask).sum()
 
 
+def top_entropy(entropy, mask, share):
+    """1 for the tokens that count from the (1 - share)-quantile of their entropies on."""
+    threshold = torch.nanquantile(torch.where(mask.bool(), entropy, math.nan).flatten(), 1 - share)  # which waits for nothing
+    return (entropy >= threshold).to(torch.uint8) * mask
+
+
 def loss_of_logits(logits, b: Batch, token_loss=clipped_loss, logp_of=token_logp):
     logp = logp_of(logits, b.target.flatten()).view(b.shape)
     return token_loss(logp, b.logp_old.to(logp.dtype), b.logp_ref.to(logp.dtype), b.mask, b.advantage.to(logp.dtype))

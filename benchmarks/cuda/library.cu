@@ -123,6 +123,16 @@ int grpo_correction_weights(void* place, const float* logp_old, const float* log
     });
 }
 
+int grpo_select_top_entropy(void* place, const float* entropy, const unsigned char* mask, long long sequences, long long length,
+                            double share, unsigned char* keep) {
+    return guarded([&] {
+        const std::int64_t n = sequences * length;
+        const auto& at = *static_cast<const workplace*>(place);
+        const auto shape = grpo::padded(sequences, length).where(view(mask, n));
+        (void)grpo::select_top_entropy(at.gpu, grpo::batch(shape, grpo::entropy(view(entropy, n))), share, view(keep, n));
+    });
+}
+
 int grpo_gae(void* place, const float* reward, const float* value, long long sequences,
              long long length, double gamma, double lambda, float* advantage, float* returns) {
     return guarded([&] {

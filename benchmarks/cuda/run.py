@@ -112,6 +112,11 @@ class Library:
         return self.prepare("grpo_correction_weights", self.bytes_for(sequences, 1), sequences, logp_old, logp_rollout, mask,
                             sequences, length, weight)
 
+    def select_top_entropy(self, entropy, mask, share, keep):
+        sequences, length = mask.shape
+        return self.prepare("grpo_select_top_entropy", self.bytes_for(sequences, 1), sequences, entropy, mask, sequences, length,
+                            share, keep)
+
     def gae(self, reward, value, gamma, lam, advantage, returns):
         sequences, length = reward.shape
         return self.prepare("grpo_gae", self.bytes_for(sequences, 1), sequences, reward, value, sequences, length, gamma, lam,
@@ -355,6 +360,16 @@ class Bench:
             variants["compile"] = lambda: compiled(b.logp_old, b.logp_ref, b.mask)
         self.add(Row("corrections: weights", "32 x 32768", self.bytes_floor(13.0 * out.numel()), median_times(variants, calls=20)))
 
+    def selection_row(self) -> None:
+        if not self.wants("selection"):
+            return
+        entropy = torch.rand(32, 32768, device="cuda")
+        mask = torch.ones_like(entropy, dtype=torch.uint8)
+        keep = torch.empty_like(mask)
+        variants = {"grpo": self.ours.select_top_entropy(entropy, mask, 0.2, keep),
+                    "eager": lambda: baselines.top_entropy(entropy, mask, 0.2)}
+        self.add(Row("selection: top entropy", "32 x 32768", self.bytes_floor(6.0 * keep.numel()), median_times(variants, calls=10)))
+
     def gae_row(self) -> None:
         if not self.wants("GAE"):
             return
@@ -433,6 +448,10 @@ def check_tokens(library: Library, expect, twice) -> None:
     weight = torch.empty_like(b.logp_old)
     twice("corrections", library.correction_weights(b.logp_old, b.logp_ref, b.mask, weight), weight)
     expect("corrections", weight, baselines.truncated_weights(b.logp_old.double(), b.logp_ref.double(), b.mask)[0], 1e-6)
+    entropy = torch.rand(b.shape, device="cuda")
+    keep = torch.empty_like(b.mask)
+    twice("selection", library.select_top_entropy(entropy, b.mask, 0.2, keep), keep)
+    expect("selection", keep.double(), baselines.top_entropy(entropy.double(), b.mask, 0.2).double(), 1e-6)
     reward, value = torch.randn(2, 16, 700, device="cuda")
     advantage, returns = torch.empty(2, 16, 700, device="cuda")
     twice("GAE", library.gae(reward, value, 0.99, 0.95, advantage, returns), advantage)
@@ -471,7 +490,7 @@ def driver() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", dest="built", type=pathlib.Path, help="built before; otherwise it is built now")
-    parser.add_argument("--cases", default="", help="only rows whose name contains this: K1, K2, K3, tokens, corrections, GAE, groups")
+    parser.add_argument("--cases", default="", help="only rows whose name contains this: K1, K2, K3, tokens, corrections, selection, GAE, groups")
     parser.add_argument("--quick", action="store_true", help="without torch.compile")
     parser.add_argument("--json", type=pathlib.Path, help="write the record here")
     args = parser.parse_args()
@@ -481,7 +500,7 @@ def main() -> None:
     library = Library(args.built or build())
     check(library)
     bench = Bench(library, args.cases, args.quick)
-    bench.token_row(), bench.correction_row(), bench.gae_row(), bench.group_row()
+    bench.token_row(), bench.correction_row(), bench.selection_row(), bench.gae_row(), bench.group_row()
     for v in (128256, 151936):
         first = v == 128256
         bench.logits_rows(8192, v, compare=True, compiled=first and not args.quick)
