@@ -90,11 +90,18 @@ private:
         if (gradient == outside::straight_through) return slope;
         return math::select<C>(exceeded(x), C(constant<C>(0)), slope);
     }
+    // The lesser of the bound and `inside`. Packs take it in their own type: where a loop does not keep it, as on a device, a
+    // minimum in double costs eight instructions.
+    template <class S>
+    GRPO_HD constant_t<S> nearest_limit() const {
+        if constexpr (scalar_traits<S>::lanes > 1) return math::min(constant<S>(bound), constant<S>(inside));
+        else return constant<S>(bound < inside ? bound : inside);
+    }
     // Whether any lane is beyond the bound, or so far out that an exponential needs its guards.
     template <class S>
     GRPO_HD bool needs_care(const S& x) const {
         using detail::any;
-        const auto far = constant<S>(bound < inside ? bound : inside) < math::abs(value(x));
+        const auto far = nearest_limit<S>() < math::abs(value(x));
         if constexpr (requires { any(far); }) {
             return any(far);
         } else {
