@@ -91,8 +91,7 @@ void mask_truncated(const Executor& exec, const Shape& layout, const Flags& trun
     using M = std::remove_reference_t<decltype(out[0])>;
     detail::require(detail::check_shape(exec, function, layout));
     detail::require(detail::first_of(detail::validate_entries(exec, function, "truncated", cut, layout.rows()),
-                                     detail::validate_view(function, "mask", out, layout.extent(), "positions"),
-                                     detail::check_reach(exec, function, detail::named("mask", out))));
+                                     detail::check_array(exec, function, "mask", out, layout.extent(), "positions")));
     detail::expand(exec, layout, detail::whole_sequences<F, M>{cut.data()}, out.data());
 }
 template <shape Shape, class Flags, class Mask>

@@ -323,8 +323,7 @@ void clip_advantage(const Executor& exec, const Shape& layout, Advantage&& advan
     const view a(advantage);
     detail::require(detail::below(function, "high", high, low));
     detail::require(detail::check_shape(exec, function, layout));
-    detail::require(detail::wants(function, "advantage", a, layout.extent(), "positions"));
-    detail::require(detail::check_reach(exec, function, detail::named("advantage", a)));
+    detail::require(detail::check_array(exec, function, "advantage", a, layout.extent(), "positions"));
     using Out = detail::plain<decltype(a[0])>;
     exec.teams(layout.rows(), detail::clipped_rows<Shape, Out>{layout, a.data(), low, high});
 }

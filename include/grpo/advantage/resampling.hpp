@@ -111,8 +111,7 @@ void pf_ppo_weights(const Executor& exec, const Reward& reward, Weight&& weight,
     const padded all(1, r.size());
     detail::require(detail::below(function, "eps", options.eps, 0));
     detail::require(detail::check_groups_of(exec, function, all, r, w, singleton_rule::zero));
-    detail::require(detail::wants(function, "probability", p, r.size(), "sequences"));
-    detail::require(detail::check_reach(exec, function, detail::named("probability", p)));
+    detail::require(detail::check_array(exec, function, "probability", p, r.size(), "sequences"));
     using T = detail::plain<decltype(r[0])>;
     using Out = detail::plain<decltype(w[0])>;
     using Chance = detail::plain<decltype(p[0])>;

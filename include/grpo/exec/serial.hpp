@@ -216,6 +216,14 @@ problem check_reach([[maybe_unused]] const Exec& exec, [[maybe_unused]] const ch
     return p;
 }
 
+// An argument with as many entries as wanted, where the executor's bodies can follow it.
+template <class Exec, class T>
+problem check_array(const Exec& exec, const char* function, const char* argument, const view<T>& x, std::int64_t wanted,
+                    const char* of_what) {
+    return first_of(wrong_size(function, argument, x.size(), wanted, of_what),
+                    null_pointer(function, argument, x.data(), x.size()), check_reach(exec, function, named(argument, x)));
+}
+
 // A shape, and for an executor of another memory where its offsets and its mask lie: they are not looked at on the host.
 template <class Exec, class Shape>
 problem check_shape(const Exec& exec, const char* function, const Shape& layout) {

@@ -59,8 +59,7 @@ template <class Exec, class Groups, class X, class Out>
 problem validate_metric(const Exec& exec, const char* function, const Groups& groups, view<const X> x, view<Out> out,
                         std::int64_t k) {
     if (const problem p = validate_rewards(exec, function, groups, x)) return p;
-    return first_of(wrong_size(function, "out", out.size(), groups.rows(), "groups"),
-                    null_pointer(function, "out", out.data(), out.size()), check_reach(exec, function, named("out", out)),
+    return first_of(check_array(exec, function, "out", out, groups.rows(), "groups"),
                     below(function, "the number drawn", static_cast<double>(k), 1));
 }
 

@@ -105,16 +105,8 @@ problem validate_rewards(const Exec& exec, const char* function, const Groups& g
         return validate_rewards(function, groups, reward);
     } else {
         if (const problem p = check_shape(exec, function, groups)) return p;
-        return first_of(wrong_size(function, "reward", reward.size(), groups.extent(), "samples"),
-                        null_pointer(function, "reward", reward.data(), reward.size()),
-                        check_reach(exec, function, named("reward", reward)));
+        return check_array(exec, function, "reward", reward, groups.extent(), "samples");
     }
-}
-// An output with one entry per group or sample.
-template <class Exec, class M>
-problem validate_keep(const Exec& exec, const char* function, view<M> keep, std::int64_t wanted, const char* what) {
-    return first_of(wrong_size(function, "keep", keep.size(), wanted, what),
-                    null_pointer(function, "keep", keep.data(), keep.size()), check_reach(exec, function, named("keep", keep)));
 }
 
 GRPO_HD bool passes(const group_filter& f, const group_summary::state<double>& s) {
@@ -187,7 +179,7 @@ detail::total_of<Executor, filter_result> select_groups(const Executor& exec, co
     using M = std::remove_reference_t<decltype(out[0])>;
     detail::require(detail::validate_rewards(exec, function, groups, reward));
     detail::require(detail::first_of(filter.validate(function),
-                                     detail::validate_keep(exec, function, out, groups.rows(), "groups")));
+                                     detail::check_array(exec, function, "keep", out, groups.rows(), "groups")));
     return detail::fold_rows<filter_result>(exec, groups.rows(),
                                             detail::filtered_groups<Groups, T, M>{groups, reward.data(), filter, out.data()});
 }
@@ -208,7 +200,7 @@ detail::total_of<Executor, filter_result> select_samples(const Executor& exec, c
     const view out(keep);
     using M = std::remove_reference_t<decltype(out[0])>;
     detail::require(detail::validate_rewards(exec, function, groups, reward));
-    detail::require(detail::validate_keep(exec, function, out, groups.extent(), "samples"));
+    detail::require(detail::check_array(exec, function, "keep", out, groups.extent(), "samples"));
     return detail::fold_rows<filter_result>(exec, groups.rows(),
                                             detail::filtered_samples<Groups, T, M>{groups, reward.data(), out.data()});
 }
@@ -227,11 +219,8 @@ void expand_rows(const Executor& exec, const Shape& layout, const Rows& per_row,
     using T = std::remove_cvref_t<decltype(from[0])>;
     using M = std::remove_reference_t<decltype(to[0])>;
     detail::require(detail::check_shape(exec, function, layout));
-    detail::require(detail::first_of(detail::wrong_size(function, "per_row", from.size(), layout.rows(), "rows"),
-                                     detail::null_pointer(function, "per_row", from.data(), from.size()),
-                                     detail::wrong_size(function, "out", to.size(), layout.extent(), "positions"),
-                                     detail::null_pointer(function, "out", to.data(), to.size()),
-                                     detail::check_reach(exec, function, detail::named("per_row", from), detail::named("out", to))));
+    detail::require(detail::first_of(detail::check_array(exec, function, "per_row", from, layout.rows(), "rows"),
+                                     detail::check_array(exec, function, "out", to, layout.extent(), "positions")));
     detail::expand(exec, layout, detail::value_of_row<M, T>{from.data()}, to.data());
 }
 template <shape Shape, class Rows, class Out>

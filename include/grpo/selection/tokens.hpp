@@ -24,11 +24,6 @@ inline problem validate_share(const char* function, const char* argument, double
     if (x >= 0 && x <= 1) return {};
     return complain(function, argument, "is %g, but must be between 0 and %g", x, 1.0);
 }
-template <class Exec, class Shape, class M>
-problem validate_mask_output(const Exec& exec, const char* function, const char* argument, const Shape& layout, view<M> out) {
-    return first_of(wrong_size(function, argument, out.size(), layout.extent(), "positions"),
-                    null_pointer(function, argument, out.data(), out.size()), check_reach(exec, function, named(argument, out)));
-}
 
 }  // namespace detail
 
@@ -101,7 +96,7 @@ template <class Exec, class Batch, class Of, class Goal, class M>
 total_of<Exec, selection_result> select_tokens(const Exec& exec, const char* function, const char* argument, const Batch& b,
                                                const Of& of, const Goal& goal, const selection_marks& marks, view<M> out) {
     require(check_batch(exec, function, b, Of::needs));
-    require(validate_mask_output(exec, function, argument, b.layout, out));
+    require(check_array(exec, function, argument, out, b.layout.extent(), "positions"));
     return select(exec, ranked_tokens<Batch, Of>{b, of}, goal, marks, out.data());
 }
 
